@@ -1,0 +1,86 @@
+// The whole ABI between TypeScript and the engine: assembly/index.ts as an interface, and the constants both sides share.
+//
+// Addresses end in `Ptr`, sizes in `Bytes`. Page numbers and frame ids travel as f64: exact up to 2^53, and no BigInt is made per call.
+// Booleans come back as 0 or 1. Nothing here allocates; nothing keeps a pointer beyond its call, except what `init` is given.
+
+export const PAGE_BYTES = 4096;
+/** Pages in a frame, at most. */
+export const FRAME_PAGES = 64;
+/** Pages in one call of `divide`, at most. */
+export const BATCH_PAGES = 256;
+export const MAX_VMS = 64;
+export const MAX_NODES = 256;
+/** Where the sized part of the engine's memory begins (assembly/layout.ts). */
+export const FIXED_BYTES = 0x70000;
+export const RESULT_PTR = 0x400;
+export const NODES_PTR = 0x3800;
+export const PICKS_PTR = 0x5000;
+export const BATCH_PFNS_PTR = 0x5400;
+/** A content id, and a frame tag. */
+export const ID_BYTES = 16;
+/** The secret of a migration: 16 bytes that expand to the NH key, 16 that key SipHash. */
+export const KEY_BYTES = 32;
+
+/** Deduplication table: a bucket is 128 bytes and holds five contents (assembly/dedup.ts). */
+export const DEDUP_BUCKET_BYTES = 128;
+export const DEDUP_WAYS = 5;
+
+export interface EngineExports {
+  // page.ts
+  /** 1 if the 4 KiB at `pagePtr` are all zero. */
+  isZero(pagePtr: number): number;
+  /** How many of `pages` consecutive pages are all zero. */
+  countZero(pagesPtr: number, pages: number): number;
+
+  // hash.ts
+  /** XXH3-64, seed 0, of `bytes` at `ptr`; written to `outPtr` as a little-endian u64. */
+  xxh3(ptr: number, bytes: number, outPtr: number): void;
+  /** SipHash-2-4 with 128-bit output of `bytes` at `ptr` under the 16 bytes at `keyPtr`, to `outPtr`. */
+  sipHash128(keyPtr: number, ptr: number, bytes: number, outPtr: number): void;
+  /** Four Toeplitz passes of NH over one page under the expanded key: four little-endian u64 to `outPtr`. For tests only. */
+  nh(pagePtr: number, outPtr: number): void;
+  /** Expands the 32 bytes at `keyPtr` into the engine's key schedule. */
+  setKey(keyPtr: number): void;
+  /** Content id of one page, 16 bytes to `outPtr`. */
+  contentId(pagePtr: number, outPtr: number): void;
+  /** Content ids of consecutive pages, 16 bytes each. */
+  contentIds(pagesPtr: number, pages: number, outPtr: number): void;
+
+  // lz4.ts
+  /**
+   * LZ4 block of the `bytes` (at most 65,536) at `srcPtr`, written within `capacityBytes` at `dstPtr`. `acceleration` >= 1 trades ratio for
+   * speed as liblz4's does. Returns the block's length, or 0 if it does not fit.
+   */
+  lz4Compress(srcPtr: number, bytes: number, dstPtr: number, capacityBytes: number, acceleration: number): number;
+  /**
+   * Decodes the LZ4 block of `bytes` at `srcPtr` into exactly `outBytes` at `dstPtr`. Returns 1, or 0 if the block is malformed or does not
+   * decode to exactly `outBytes`; whatever the input, nothing is read outside the block or written outside the output.
+   */
+  lz4Decompress(srcPtr: number, bytes: number, dstPtr: number, outBytes: number): number;
+
+  // dedup.ts
+  /** Empties the table of `buckets` (a power of two) buckets at `tablePtr`, and makes it the engine's. */
+  dedupInit(tablePtr: number, buckets: number): void;
+  /** Where the content with the id at `idPtr` is: frameId * 64 + slot, or -1 if the table does not know it. */
+  dedupFind(idPtr: number): number;
+  /** Remembers that slot `slot` of frame `frameId` holds the content; in a full bucket the oldest entry gives way. */
+  dedupInsert(idPtr: number, frameId: number, slot: number): void;
+
+  // place.ts
+  /**
+   * Chooses `replicas` different nodes for `key` out of the `nodes` entries at NODES_PTR by weighted rendezvous hashing; entries whose
+   * weight is not above 0 are passed over. Their indices go to PICKS_PTR as u32, best first. Returns how many were chosen.
+   */
+  place(key: number, nodes: number, replicas: number): number;
+
+  // bitmap.ts: bit i of byte i >> 3
+  bitmapSet(mapPtr: number, index: number): void;
+  bitmapClear(mapPtr: number, index: number): void;
+  bitmapTest(mapPtr: number, index: number): number;
+  /** Sets bits [from, to). */
+  bitmapSetRange(mapPtr: number, from: number, to: number): void;
+  /** Set bits in [from, to). */
+  bitmapCount(mapPtr: number, from: number, to: number): number;
+  /** First unset bit in [from, to), or `to`. */
+  bitmapNextUnset(mapPtr: number, from: number, to: number): number;
+}

@@ -1,0 +1,45 @@
+// Every error of the library and of the harness is an AbdmError with a code: a program branches on the code, a person reads the message.
+
+export type AbdmErrorCode =
+  /** A frame is cut short, or a length or a count in it is impossible. */
+  | 'FRAME_MALFORMED'
+  /** A frame's checksum does not match its bytes: damaged on the way. */
+  | 'FRAME_CHECKSUM'
+  /** A frame's tag does not match: made or changed by somebody without the migration's key. */
+  | 'FRAME_TAG'
+  /** A page does not have the content that its frame's table names. */
+  | 'CONTENT_MISMATCH'
+  /** A page number, VM or frame id lies outside what this migration said it would send. */
+  | 'OUT_OF_RANGE'
+  /** A slot was used after its release, or released twice. */
+  | 'SLOT_STATE'
+  /** No slot is free. */
+  | 'NO_SLOT'
+  /** An argument or option is wrong. */
+  | 'USAGE'
+  /** A peer cannot be reached, or does not answer in time. */
+  | 'PEER_UNREACHABLE'
+  /** A connection ended before its work was done. */
+  | 'PEER_GONE'
+  /** A peer sent something that the protocol does not allow. */
+  | 'PROTOCOL'
+  /** No intermediate has room. */
+  | 'NO_ROOM'
+  /** A frame that was acknowledged cannot be had from any node. */
+  | 'FRAME_LOST'
+  /** An image cannot be opened, read or written. */
+  | 'IMAGE'
+  /** The operator, or a signal, ended it. */
+  | 'CANCELLED'
+  /** The peer ended it and said why. */
+  | 'PEER_ABORTED';
+
+export class AbdmError extends Error {
+  override readonly name = 'AbdmError';
+  readonly code: AbdmErrorCode;
+
+  constructor(code: AbdmErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
