@@ -83,4 +83,44 @@ export interface EngineExports {
   bitmapCount(mapPtr: number, from: number, to: number): number;
   /** First unset bit in [from, to), or `to`. */
   bitmapNextUnset(mapPtr: number, from: number, to: number): number;
+
+  // frame.ts
+  /** Everything about a frame that can be told without a key. Returns 0, or what is wrong with it (FRAME_ERRORS in errors.ts). */
+  frameCheck(framePtr: number, bytes: number): number;
+
+  // divide.ts
+  /**
+   * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
+   * number of frames, described at RESULT_PTR, or -1 if they might not fit.
+   */
+  divide(
+    pagesPtr: number,
+    pages: number,
+    vm: number,
+    base: number,
+    firstId: number,
+    outPtr: number,
+    outBytes: number,
+    acceleration: number,
+    withIds: number,
+  ): number;
+
+  // merge.ts
+  /** The page map: a u64 a page at `newestPtr`, a bit a page at `mergedPtr`, both zero. */
+  mapInit(newestPtr: number, mergedPtr: number): void;
+  /** VM `vm` has `pages` pages, from `first` on in the page map. */
+  mapVm(vm: number, first: number, pages: number): void;
+  /** Checks and decodes a frame; 256 KiB at `outPtr` take the decoded pages. Returns 0, described at RESULT_PTR, or what is wrong. */
+  merge(framePtr: number, bytes: number, outPtr: number): number;
+  /** 1 if page `pfn` of `vm` still waits for the duplicate that frame `id` announced; it then counts as merged. */
+  settle(vm: number, pfn: number, id: number): number;
+  /** 1 if the page at `pagePtr` has the content that the id at `idPtr` names. */
+  hasContent(pagePtr: number, idPtr: number): number;
 }
+
+/** The most that a frame of `pages` pages can take, in bytes. */
+export function frameBound(pages: number): number {
+  return 40 + pages * (8 + ID_BYTES + 8) + 16 + pages * PAGE_BYTES + 8;
+}
+
+export const MAX_FRAME_BYTES = frameBound(FRAME_PAGES);

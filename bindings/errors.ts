@@ -43,3 +43,22 @@ export class AbdmError extends Error {
     this.code = code;
   }
 }
+
+// What the engine says of a frame (assembly/frame.ts), by number.
+const FRAME_ERRORS: readonly (readonly [AbdmErrorCode, string])[] = [
+  ['FRAME_MALFORMED', ''],
+  ['FRAME_MALFORMED', 'its length is not what its header says'],
+  ['FRAME_MALFORMED', 'its header is not one of a frame'],
+  ['FRAME_CHECKSUM', 'its checksum does not match: it was damaged on the way'],
+  ['FRAME_MALFORMED', 'its page table contradicts itself'],
+  ['FRAME_TAG', "its tag does not match: it was not made with this migration's key"],
+  ['OUT_OF_RANGE', 'its pages lie outside the images of this migration'],
+  ['FRAME_MALFORMED', 'a page in it does not decode'],
+  ['CONTENT_MISMATCH', 'a page in it does not have the content that its content id names'],
+];
+
+/** The error behind a number that the engine returned for a frame; `what` names the frame. */
+export function frameError(number: number, what: string): AbdmError {
+  const [code, reason] = FRAME_ERRORS[number] ?? (['FRAME_MALFORMED', `it is refused (${number})`] as const);
+  return new AbdmError(code, `${what}: ${reason}`);
+}

@@ -1,1 +1,14 @@
-export * from './errors.js';
+// The library `abdm`: divider, merger and what they need. No I/O; runs in a browser too.
+
+export { BATCH_PAGES, FRAME_PAGES, KEY_BYTES, MAX_FRAME_BYTES, MAX_NODES, MAX_VMS, PAGE_BYTES } from './abi.js';
+export {
+  type Batch,
+  type BatchPages,
+  type DividedFrame,
+  Divider,
+  type DividerCounts,
+  type DividerOptions,
+} from './divider.js';
+export { AbdmError, type AbdmErrorCode } from './errors.js';
+export { type FrameSlot, type MergedFrame, Merger, type MergerCounts, type MergerOptions, type PageSink } from './merger.js';
+export { Placement, type PlacementNode } from './placement.js';

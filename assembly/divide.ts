@@ -1,0 +1,191 @@
+// A batch of pages -> frames, in one call.
+//
+// Three passes over the batch while it is in the cache. First every page is tested for zero and named (content id); then the table is asked
+// for each name, so that the lookups' cache misses overlap; then what is new is compressed straight into its place in the frame. Only after
+// the second pass the number of ids and references is known, and with it where the payload begins: no byte is moved twice.
+//
+// RESULT:   0  u32 frames | u32 zero | u32 duplicate | u32 compressed | u32 normal pages | u32 0
+//          24  a frame each: { u32 ptr | u32 bytes | u32 index of its first page in the batch | u32 pages }
+
+import { contentId } from './content-id';
+import { find, insert } from './dedup';
+import {
+  ENTRY_BYTES,
+  entryAt,
+  FLAG_NO_IDS,
+  frameBound,
+  HEADER_BYTES,
+  ID_BYTES,
+  KIND_DUPLICATE,
+  KIND_LZ4,
+  KIND_RAW,
+  KIND_ZERO,
+  metaBytes,
+  seal,
+  writeEntry,
+  writeHeader,
+} from './frame';
+import { BATCH_IDS, BATCH_KINDS, BATCH_PAGES, BATCH_PFNS, BATCH_REFS, FRAME_PAGES, PAGE_BYTES, RESULT } from './layout';
+import { lz4Compress } from './lz4';
+import { isZero } from './page';
+
+/** A block that saves less than this is not worth decoding: the page travels raw. */
+const MIN_SAVED_BYTES: u32 = 128;
+/** The page table has 16 bits for a pfn relative to the frame's first. */
+const MAX_DELTA: u32 = 0xffff;
+
+const RESULT_FRAMES: usize = RESULT + 24;
+
+/**
+ * Divides `pages` pages at `pagesPtr` into frames at `outPtr`. Their pfns are `base` plus the ascending u32 at BATCH_PFNS. Frames get the ids
+ * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. `acceleration` 0 sends pages uncompressed; without `withIds` pages
+ * have no content ids and nothing is deduplicated. Returns the number of frames, or -1 if they might not fit into `outBytes`.
+ */
+export function divide(
+  pagesPtr: usize,
+  pages: u32,
+  vm: u32,
+  base: f64,
+  firstId: f64,
+  outPtr: usize,
+  outBytes: usize,
+  acceleration: u32,
+  withIds: bool,
+): i32 {
+  // Before anything is remembered in the table: it must never refer to a frame that was not written.
+  if (pages == 0 || pages > BATCH_PAGES || batchBound(pages) > outBytes) return -1;
+  memory.fill(RESULT, 0, 24);
+  namePages(pagesPtr, pages, withIds);
+  let id = <u64>firstId;
+  let first: u32 = 0;
+  let frames = 0;
+  let record = RESULT_FRAMES;
+  while (first < pages) {
+    const count = frameExtent(first, pages);
+    if (withIds) findDuplicates(first, count, id);
+    const bytes = writeFrame(pagesPtr, first, count, vm, <u64>base, id, outPtr, acceleration, withIds);
+    store<u32>(record, outPtr);
+    store<u32>(record, bytes, 4);
+    store<u32>(record, first, 8);
+    store<u32>(record, count, 12);
+    record += 16;
+    outPtr = (outPtr + bytes + 15) & ~15;
+    first += count;
+    id++;
+    frames++;
+  }
+  store<u32>(RESULT, frames);
+  return frames;
+}
+
+/** Kinds (zero or raw, so far) and content ids of the batch. */
+function namePages(page: usize, pages: u32, withIds: bool): void {
+  for (let i: u32 = 0; i < pages; i++, page += PAGE_BYTES) {
+    const zero = isZero(page);
+    store<u8>(BATCH_KINDS + i, zero ? KIND_ZERO : KIND_RAW);
+    if (withIds && !zero) contentId(page, BATCH_IDS + <usize>i * ID_BYTES);
+  }
+}
+
+/** The most that the frames of a batch can take. */
+function batchBound(pages: u32): usize {
+  let bytes: usize = 0;
+  for (let first: u32 = 0; first < pages; ) {
+    const count = frameExtent(first, pages);
+    bytes += (frameBound(count) + 15) & ~15;
+    first += count;
+  }
+  return bytes;
+}
+
+/** How many of the pages from `first` on fit one frame. */
+function frameExtent(first: u32, pages: u32): u32 {
+  const limit = load<u32>(BATCH_PFNS + (<usize>first << 2)) + MAX_DELTA;
+  const most = min(pages - first, FRAME_PAGES);
+  let count: u32 = 1;
+  while (count < most && load<u32>(BATCH_PFNS + (<usize>(first + count) << 2)) <= limit) count++;
+  return count;
+}
+
+/** Marks the pages whose content left earlier, and remembers where the others' will lie. */
+function findDuplicates(first: u32, count: u32, id: u64): void {
+  for (let slot: u32 = 0; slot < count; slot++) {
+    const i = first + slot;
+    if (load<u8>(BATCH_KINDS + i) == KIND_ZERO) continue;
+    const name = BATCH_IDS + <usize>i * ID_BYTES;
+    const reference = find(name);
+    if (reference != 0) {
+      store<u8>(BATCH_KINDS + i, KIND_DUPLICATE);
+      store<u64>(BATCH_REFS + (<usize>i << 3), reference);
+    } else insert(name, (id << 6) | slot);
+  }
+}
+
+function writeFrame(
+  pagesPtr: usize,
+  first: u32,
+  count: u32,
+  vm: u32,
+  base: u64,
+  id: u64,
+  frame: usize,
+  acceleration: u32,
+  withIds: bool,
+): usize {
+  let zeros: u32 = 0;
+  let duplicates: u32 = 0;
+  for (let i = first; i < first + count; i++) {
+    const kind = load<u8>(BATCH_KINDS + i);
+    zeros += u32(kind == KIND_ZERO);
+    duplicates += u32(kind == KIND_DUPLICATE);
+  }
+  const ids = withIds ? count - zeros : 0;
+  const firstDelta = load<u32>(BATCH_PFNS + (<usize>first << 2));
+  writeHeader(frame, vm, id, base + firstDelta, count, ids, duplicates, withIds ? 0 : FLAG_NO_IDS);
+
+  let entry = entryAt(frame, 0);
+  let name = frame + HEADER_BYTES + <usize>count * ENTRY_BYTES;
+  let reference = name + <usize>ids * ID_BYTES;
+  let payload = frame + metaBytes(count, ids, duplicates);
+  let compressed: u32 = 0;
+  for (let i = first; i < first + count; i++, entry += ENTRY_BYTES) {
+    const delta = load<u32>(BATCH_PFNS + (<usize>i << 2)) - firstDelta;
+    const kind = load<u8>(BATCH_KINDS + i);
+    if (kind == KIND_ZERO) {
+      writeEntry(entry, delta, KIND_ZERO, 0, 0);
+      continue;
+    }
+    if (withIds) {
+      v128.store(name, v128.load(BATCH_IDS + <usize>i * ID_BYTES));
+      name += ID_BYTES;
+    }
+    if (kind == KIND_DUPLICATE) {
+      const ref = load<u64>(BATCH_REFS + (<usize>i << 3));
+      store<u64>(reference, ref >> 6);
+      reference += 8;
+      writeEntry(entry, delta, KIND_DUPLICATE, <u32>(ref & 63), 0);
+      continue;
+    }
+    const page = pagesPtr + <usize>i * PAGE_BYTES;
+    let length: u32 = 0;
+    if (acceleration != 0) length = lz4Compress(page, PAGE_BYTES, payload, PAGE_BYTES - MIN_SAVED_BYTES, acceleration);
+    if (length != 0) {
+      writeEntry(entry, delta, KIND_LZ4, 0, length);
+      compressed++;
+    } else {
+      length = PAGE_BYTES;
+      memory.copy(payload, page, PAGE_BYTES);
+      writeEntry(entry, delta, KIND_RAW, 0, PAGE_BYTES);
+    }
+    payload += length;
+  }
+  count4(zeros, duplicates, compressed, count - zeros - duplicates - compressed);
+  return seal(frame, payload);
+}
+
+function count4(zero: u32, duplicate: u32, compressed: u32, normal: u32): void {
+  store<u32>(RESULT, load<u32>(RESULT, 4) + zero, 4);
+  store<u32>(RESULT, load<u32>(RESULT, 8) + duplicate, 8);
+  store<u32>(RESULT, load<u32>(RESULT, 12) + compressed, 12);
+  store<u32>(RESULT, load<u32>(RESULT, 16) + normal, 16);
+}

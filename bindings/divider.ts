@@ -1,0 +1,249 @@
+// The divider: pages in, frames out.
+//
+//   const batch = divider.acquire();          // room for pages, in the engine's memory
+//   read(..., batch.bytes);                   // fill it: no copy
+//   for (const frame of divider.divide(batch, { vm: 0, base: pfn, pages: 64 })) {
+//     socket.write(frame.bytes, ...);         // a view over the engine's memory: no copy
+//     ... frame.release();                    // when the bytes are safe elsewhere
+//   }
+//   batch.release();                          // may be filled again as soon as divide has returned
+//
+// Knows nothing of sockets and of where pages come from.
+
+import {
+  BATCH_PAGES,
+  BATCH_PFNS_PTR,
+  DEDUP_BUCKET_BYTES,
+  DEDUP_WAYS,
+  FRAME_PAGES,
+  frameBound,
+  KEY_BYTES,
+  MAX_VMS,
+  PAGE_BYTES,
+  RESULT_PTR,
+} from './abi.js';
+import { createEngine, type Engine, MemoryPlan } from './engine.js';
+import { AbdmError } from './errors.js';
+import { requireInteger } from './options.js';
+import { Slots } from './slots.js';
+
+export interface DividerOptions {
+  /** The migration's secret, 32 random bytes: keys the content ids and the frames' tags. The merger needs the same. */
+  key: Uint8Array;
+  /** Batches that can be held at a time. Default 2: one is filled while the other is divided. */
+  batches?: number;
+  /** Pages in a batch, 1 to 256. Default 64: one frame. */
+  batchPages?: number;
+  /** Batches whose frames can be held until they are released. Default 32. Each takes about batchPages x 4.1 KiB of memory. */
+  slots?: number;
+  /** Contents that the deduplication table can remember; beyond that old ones are forgotten. Default 1,310,720 (5 GiB of pages, 32 MiB). */
+  dedupEntries?: number;
+  /** 0: pages travel uncompressed. 1 and up: LZ4, faster and larger as it grows. Default 1. */
+  acceleration?: number;
+  /** Without content ids nothing is deduplicated and the merger cannot verify pages, only frames' checksums. Default true. */
+  contentIds?: boolean;
+}
+
+/** Which pages a batch holds. */
+export interface BatchPages {
+  /** VM within the gang, 0 to 63. */
+  vm: number;
+  /** Page number of the first page. */
+  base: number;
+  pages: number;
+  /** Page numbers relative to `base`, ascending, if the pages do not follow each other. */
+  deltas?: ArrayLike<number>;
+}
+
+/** Room for pages in the engine's memory, until `release`. */
+export interface Batch {
+  readonly bytes: Uint8Array;
+  /** Where `bytes` begins in the engine's memory. */
+  readonly ptr: number;
+  release(): void;
+}
+
+/** A frame in the engine's memory. `bytes` stays as it is until `release`. */
+export interface DividedFrame {
+  readonly id: number;
+  readonly vm: number;
+  /** Page number of its first page. */
+  readonly base: number;
+  readonly pages: number;
+  /** Page numbers relative to `base`; undefined if the pages follow each other. */
+  readonly deltas: Uint16Array | undefined;
+  readonly bytes: Uint8Array;
+  release(): void;
+}
+
+/** Pages by kind since the divider was created, and what became of them. */
+export interface DividerCounts {
+  zeroPages: number;
+  duplicatePages: number;
+  compressedPages: number;
+  normalPages: number;
+  frames: number;
+  frameBytes: number;
+}
+
+export class Divider {
+  readonly counts: DividerCounts = {
+    zeroPages: 0,
+    duplicatePages: 0,
+    compressedPages: 0,
+    normalPages: 0,
+    frames: 0,
+    frameBytes: 0,
+  };
+  readonly batchPages: number;
+  readonly #engine: Engine;
+  readonly #view: DataView;
+  readonly #acceleration: number;
+  readonly #withIds: number;
+  readonly #batches: Slots;
+  readonly #frames: Slots;
+  #nextId = 1;
+  /** Waits of `ready`, resolved one a release. */
+  readonly #waiting: (() => void)[] = [];
+
+  private constructor(engine: Engine, options: Required<DividerOptions>, batchesPtr: number, framesPtr: number) {
+    this.#engine = engine;
+    this.#view = new DataView(engine.memory.buffer);
+    this.#acceleration = options.acceleration;
+    this.#withIds = options.contentIds ? 1 : 0;
+    this.batchPages = options.batchPages;
+    this.#batches = new Slots('batch', batchesPtr, options.batchPages * PAGE_BYTES, options.batches);
+    this.#frames = new Slots('frame', framesPtr, slotBytes(options.batchPages), options.slots);
+  }
+
+  /** Creates a divider with an engine and a memory of its own. Throws USAGE. */
+  static async create(options: DividerOptions): Promise<Divider> {
+    const full: Required<DividerOptions> = {
+      batches: 2,
+      batchPages: FRAME_PAGES,
+      slots: 32,
+      dedupEntries: 1_310_720,
+      acceleration: 1,
+      contentIds: true,
+      ...options,
+    };
+    if (full.key.length !== KEY_BYTES) throw new AbdmError('USAGE', `the key has ${full.key.length} bytes: it needs 32`);
+    requireInteger('batches', full.batches, 1, 1024);
+    requireInteger('batchPages', full.batchPages, 1, BATCH_PAGES);
+    requireInteger('slots', full.slots, 1, 8192);
+    requireInteger('dedupEntries', full.dedupEntries, 1, 2 ** 27);
+    requireInteger('acceleration', full.acceleration, 0, 65_537);
+
+    const plan = new MemoryPlan();
+    const buckets = 2 ** Math.ceil(Math.log2(full.dedupEntries / DEDUP_WAYS));
+    const tableBuckets = full.contentIds ? Math.max(1, buckets) : 1;
+    const tablePtr = plan.reserve(tableBuckets * DEDUP_BUCKET_BYTES);
+    const batchesPtr = plan.reserve(full.batches * full.batchPages * PAGE_BYTES);
+    const framesPtr = plan.reserve(full.slots * slotBytes(full.batchPages));
+    const engine = await createEngine(plan);
+    engine.memory.set(full.key, batchesPtr);
+    engine.exports.setKey(batchesPtr);
+    engine.memory.fill(0, batchesPtr, batchesPtr + KEY_BYTES);
+    engine.exports.dedupInit(tablePtr, tableBuckets);
+    return new Divider(engine, full, batchesPtr, framesPtr);
+  }
+
+  /** Room for `batchPages` pages. Throws NO_SLOT if all batches are held. */
+  acquire(): Batch {
+    const slot = this.#batches.take();
+    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + this.batchPages * PAGE_BYTES);
+    return { bytes, ptr: slot.ptr, release: () => this.#batches.give(slot) };
+  }
+
+  /** Resolves as soon as `divide` finds a slot: the frames of some batch have all been released. */
+  async ready(): Promise<void> {
+    while (this.#frames.free === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Batches whose frames are held. */
+  get heldSlots(): number {
+    return this.#frames.held;
+  }
+
+  /** Divides a batch. Throws NO_SLOT if no slot is free (`ready` tells when), USAGE if the pages are impossible. */
+  divide(batch: Batch, pages: BatchPages): DividedFrame[] {
+    this.#writePfns(pages);
+    const slot = this.#frames.take();
+    const { exports } = this.#engine;
+    const frames = exports.divide(
+      batch.ptr,
+      pages.pages,
+      pages.vm,
+      pages.base,
+      this.#nextId,
+      slot.ptr,
+      this.#frames.bytes,
+      this.#acceleration,
+      this.#withIds,
+    );
+    if (frames < 0) {
+      this.#frames.give(slot);
+      throw new AbdmError('USAGE', `${pages.pages} pages with gaps between them may need more frames than a slot holds`);
+    }
+    this.#count(frames);
+    let held = frames;
+    const release = () => {
+      if (--held > 0) return;
+      this.#frames.give(slot);
+      this.#waiting.shift()?.();
+    };
+    return Array.from({ length: frames }, (_, i) => this.#frame(i, pages, release));
+  }
+
+  #writePfns({ vm, base, pages, deltas }: BatchPages): void {
+    requireInteger('vm', vm, 0, MAX_VMS - 1);
+    requireInteger('base', base, 0, Number.MAX_SAFE_INTEGER - 2 ** 32);
+    requireInteger('pages', pages, 1, this.batchPages);
+    let previous = -1;
+    for (let i = 0; i < pages; i++) {
+      const delta = deltas ? deltas[i]! : i;
+      if (!(delta > previous && delta < 2 ** 31)) throw new AbdmError('USAGE', 'deltas must be ascending and below 2^31');
+      previous = delta;
+      this.#view.setUint32(BATCH_PFNS_PTR + 4 * i, delta, true);
+    }
+  }
+
+  #count(frames: number): void {
+    const view = this.#view;
+    this.counts.zeroPages += view.getUint32(RESULT_PTR + 4, true);
+    this.counts.duplicatePages += view.getUint32(RESULT_PTR + 8, true);
+    this.counts.compressedPages += view.getUint32(RESULT_PTR + 12, true);
+    this.counts.normalPages += view.getUint32(RESULT_PTR + 16, true);
+    this.counts.frames += frames;
+  }
+
+  #frame(index: number, batch: BatchPages, releaseSlot: () => void): DividedFrame {
+    const record = RESULT_PTR + 24 + 16 * index;
+    const ptr = this.#view.getUint32(record, true);
+    const bytes = this.#view.getUint32(record + 4, true);
+    const first = this.#view.getUint32(record + 8, true);
+    const pages = this.#view.getUint32(record + 12, true);
+    this.counts.frameBytes += bytes;
+    const firstDelta = batch.deltas ? batch.deltas[first]! : first;
+    let released = false;
+    return {
+      id: this.#nextId++,
+      vm: batch.vm,
+      base: batch.base + firstDelta,
+      pages,
+      deltas: batch.deltas ? Uint16Array.from({ length: pages }, (_, i) => batch.deltas![first + i]! - firstDelta) : undefined,
+      bytes: this.#engine.memory.subarray(ptr, ptr + bytes),
+      release() {
+        if (released) throw new AbdmError('SLOT_STATE', 'this frame was released before');
+        released = true;
+        releaseSlot();
+      },
+    };
+  }
+}
+
+/** A slot holds the frames of a batch, each 16-byte aligned; with gaps between pfns there may be more frames than batchPages / 64. */
+function slotBytes(batchPages: number): number {
+  const frames = Math.ceil(batchPages / FRAME_PAGES) + 1;
+  return batchPages * (frameBound(2) - frameBound(1)) + frames * (frameBound(0) + 16);
+}

@@ -1,0 +1,303 @@
+// The merger: frames in, pages out.
+//
+//   const slot = merger.acquire();            // room for a frame, in the engine's memory
+//   receive(..., slot.bytes);                 // fill it: no copy
+//   merger.merge(slot, frameBytes, sink);     // checks it, decodes it, and hands its pages to the sink
+//   slot.release();
+//
+// Nothing of a frame reaches the sink before the whole frame was checked and each page's content id recomputed. Knows nothing of sockets, files and
+// guests: the sink does.
+//
+// Duplicates. A duplicate's content is in a frame that was divided earlier, but frames arrive in any order. If it is still to come, the page waits
+// in a table, by frame, and is handed out when that frame is merged. If it came before, the sink is asked for it; a sink that no longer has those
+// very bytes says so or is found out by the content id, and then the frame is `wanted` once more.
+
+import { FRAME_PAGES, ID_BYTES, KEY_BYTES, MAX_FRAME_BYTES, MAX_VMS, PAGE_BYTES, RESULT_PTR } from './abi.js';
+import { createEngine, type Engine, MemoryPlan } from './engine.js';
+import { AbdmError, frameError } from './errors.js';
+import { requireInteger } from './options.js';
+import { Slots } from './slots.js';
+import { WaitingPages } from './waiting.js';
+
+export interface MergerOptions {
+  /** The migration's secret, 32 bytes, as the divider has it. */
+  key: Uint8Array;
+  /** Pages of each VM of the gang, at most 2^31 together. */
+  vms: readonly { pages: number }[];
+  /** Frames that can be held at a time. Default 16. Each takes 514 KiB of memory: the frame, and its pages decoded. */
+  slots?: number;
+}
+
+/** Where pages go. All calls are made from within `merge`, and must not call the merger; `memory` is the engine's, and the bytes in it stay until the slot's release. */
+export interface PageSink {
+  /** Pages `pfn` and following of `vm`: `bytes` (a multiple of 4,096) at `memory[offset]`. */
+  write(vm: number, pfn: number, memory: Uint8Array, offset: number, bytes: number): void;
+  /** Pages `pfn` to `pfn + pages - 1` of `vm` are zero. */
+  zero(vm: number, pfn: number, pages: number): void;
+  /**
+   * Puts the page that frame `frameId` brought in `slot` at `memory[offset]`, and returns true; or returns false if it is not at hand. The
+   * merger verifies what it gets.
+   */
+  content(frameId: number, slot: number, memory: Uint8Array, offset: number): boolean;
+}
+
+/** Room for a frame in the engine's memory, until `release`. */
+export interface FrameSlot {
+  readonly bytes: Uint8Array;
+  /** Where `bytes` begins in the engine's memory. */
+  readonly ptr: number;
+  release(): void;
+}
+
+/** What a frame brought, in pages. */
+export interface MergedFrame {
+  readonly id: number;
+  readonly vm: number;
+  readonly pages: number;
+  /** Duplicates that now wait for a frame still to come. */
+  readonly waitingPages: number;
+}
+
+/** Pages by kind, as they were merged. */
+export interface MergerCounts {
+  zeroPages: number;
+  duplicatePages: number;
+  compressedPages: number;
+  normalPages: number;
+  frames: number;
+}
+
+function sameId(memory: Uint8Array, ptr: number, id: Uint8Array): boolean {
+  return id.every((byte, i) => byte === memory[ptr + i]);
+}
+
+const STALE = 0;
+const WRITE = 1;
+const ZERO = 2;
+/** Frame, then its decoded pages. */
+const SLOT_BYTES = Math.ceil(MAX_FRAME_BYTES / 128) * 128 + FRAME_PAGES * PAGE_BYTES;
+const DECODED = SLOT_BYTES - FRAME_PAGES * PAGE_BYTES;
+const PLACES = RESULT_PTR + 64;
+const DELTAS = RESULT_PTR + 320;
+const KINDS = RESULT_PTR + 576;
+const ACTIONS = RESULT_PTR + 640;
+const NAMES = RESULT_PTR + 704;
+const REFERENCES = RESULT_PTR + 960;
+
+export class Merger {
+  readonly counts: MergerCounts = {
+    zeroPages: 0,
+    duplicatePages: 0,
+    compressedPages: 0,
+    normalPages: 0,
+    frames: 0,
+  };
+  /** Bytes of the engine's memory that belong to no slot: room for one page. */
+  readonly #pagePtr: number;
+  readonly #mergedPtr: number;
+  readonly #engine: Engine;
+  readonly #view: DataView;
+  readonly #slots: Slots;
+  readonly #firsts: number[] = [];
+  readonly #pages: number[] = [];
+  readonly #waiting = new WaitingPages();
+  /** Frames merged so far: the content of a duplicate that refers to one of them is not still to come. */
+  readonly #seen = new Set<number>();
+  readonly #wanted = new Set<number>();
+
+  private constructor(engine: Engine, vms: readonly { pages: number }[], slots: Slots, pagePtr: number, mergedPtr: number) {
+    this.#engine = engine;
+    this.#view = new DataView(engine.memory.buffer);
+    this.#slots = slots;
+    this.#pagePtr = pagePtr;
+    this.#mergedPtr = mergedPtr;
+    let first = 0;
+    vms.forEach(({ pages }, vm) => {
+      engine.exports.mapVm(vm, first, pages);
+      this.#firsts.push(first);
+      this.#pages.push(pages);
+      first += pages;
+    });
+  }
+
+  /** Creates a merger with an engine and a memory of its own. Throws USAGE. */
+  static async create({ key, vms, slots = 16 }: MergerOptions): Promise<Merger> {
+    if (key.length !== KEY_BYTES) throw new AbdmError('USAGE', `the key has ${key.length} bytes: it needs 32`);
+    requireInteger('vms', vms.length, 1, MAX_VMS);
+    requireInteger('slots', slots, 1, 4096);
+    for (const { pages } of vms) requireInteger('pages', pages, 0, 2 ** 31);
+    const pages = vms.reduce((sum, vm) => sum + vm.pages, 0);
+    requireInteger('pages of all VMs', pages, 0, 2 ** 31);
+
+    const plan = new MemoryPlan();
+    const newestPtr = plan.reserve(pages * 8);
+    const mergedPtr = plan.reserve(Math.ceil(pages / 8) + 16);
+    const pagePtr = plan.reserve(PAGE_BYTES);
+    const slotsPtr = plan.reserve(slots * SLOT_BYTES);
+    const engine = await createEngine(plan);
+    engine.memory.set(key, pagePtr);
+    engine.exports.setKey(pagePtr);
+    engine.memory.fill(0, pagePtr, pagePtr + KEY_BYTES);
+    engine.exports.mapInit(newestPtr, mergedPtr);
+    return new Merger(engine, vms, new Slots('frame', slotsPtr, SLOT_BYTES, slots), pagePtr, mergedPtr);
+  }
+
+  /** Slots that `acquire` would still find. */
+  get freeSlots(): number {
+    return this.#slots.free;
+  }
+
+  /** Room for one frame. Throws NO_SLOT if all slots are held. */
+  acquire(): FrameSlot {
+    const slot = this.#slots.take();
+    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + MAX_FRAME_BYTES);
+    return { bytes, ptr: slot.ptr, release: () => this.#slots.give(slot) };
+  }
+
+  /**
+   * Merges the frame of `bytes` bytes in the slot. Throws FRAME_MALFORMED, FRAME_CHECKSUM, FRAME_TAG, OUT_OF_RANGE or CONTENT_MISMATCH, and
+   * then nothing of the frame was merged; and whatever the sink throws.
+   */
+  merge(slot: FrameSlot, bytes: number, sink: PageSink): MergedFrame {
+    requireInteger('bytes', bytes, 0, MAX_FRAME_BYTES);
+    const error = this.#engine.exports.merge(slot.ptr, bytes, slot.ptr + DECODED);
+    if (error !== 0) throw frameError(error, `a frame of ${bytes} bytes`);
+    const view = this.#view;
+    const vm = view.getUint32(RESULT_PTR, true);
+    const pages = view.getUint32(RESULT_PTR + 4, true);
+    const id = view.getFloat64(RESULT_PTR + 8, true);
+    const base = view.getFloat64(RESULT_PTR + 16, true);
+    if (!this.#seen.has(id)) this.#count(pages);
+    this.#place(vm, base, pages, sink);
+    const waitingPages = this.#resolve(id, vm, base, pages, sink);
+    this.#seen.add(id);
+    this.#wanted.delete(id);
+    this.#release(id, pages, sink);
+    return { id, vm, pages, waitingPages };
+  }
+
+  /** Frames that were merged but must be merged once more, for pages that refer to what they hold. */
+  get wanted(): ReadonlySet<number> {
+    return this.#wanted;
+  }
+
+  /** Pages that wait for the content of a frame. */
+  get waitingPages(): number {
+    return this.#waiting.pages;
+  }
+
+  /** Pages of `vm` whose bytes are in place. */
+  mergedPages(vm: number): number {
+    const first = this.#firsts[vm]!;
+    return this.#engine.exports.bitmapCount(this.#mergedPtr, first, first + this.#pages[vm]!);
+  }
+
+  isMerged(vm: number, pfn: number): boolean {
+    return this.#engine.exports.bitmapTest(this.#mergedPtr, this.#firsts[vm]! + pfn) !== 0;
+  }
+
+  /** The first page of `vm` from `pfn` on whose bytes are not in place, or -1. */
+  nextUnmerged(vm: number, pfn = 0): number {
+    const first = this.#firsts[vm]!;
+    const end = first + this.#pages[vm]!;
+    const found = this.#engine.exports.bitmapNextUnset(this.#mergedPtr, first + pfn, end);
+    return found === end ? -1 : found - first;
+  }
+
+  #count(pages: number): void {
+    const { memory } = this.#engine;
+    const { counts } = this;
+    counts.frames++;
+    for (let slot = 0; slot < pages; slot++) {
+      if (memory[ACTIONS + slot] === STALE) continue;
+      const kind = memory[KINDS + slot];
+      if (kind === 0) counts.zeroPages++;
+      else if (kind === 1) counts.duplicatePages++;
+      else if (kind === 2) counts.compressedPages++;
+      else counts.normalPages++;
+    }
+  }
+
+  /** Hands out what the frame itself holds, in runs that follow each other both in the image and in memory. */
+  #place(vm: number, base: number, pages: number, sink: PageSink): void {
+    const { memory } = this.#engine;
+    let slot = 0;
+    while (slot < pages) {
+      const action = memory[ACTIONS + slot]!;
+      const delta = this.#delta(slot);
+      const ptr = this.#ptr(slot);
+      let run = 1;
+      if (action === WRITE || action === ZERO) {
+        const step = action === WRITE ? PAGE_BYTES : 0;
+        while (
+          slot + run < pages &&
+          memory[ACTIONS + slot + run] === action &&
+          this.#delta(slot + run) === delta + run &&
+          this.#ptr(slot + run) === ptr + run * step
+        ) {
+          run++;
+        }
+        if (action === WRITE) sink.write(vm, base + delta, memory, ptr, run * PAGE_BYTES);
+        else sink.zero(vm, base + delta, run);
+      }
+      slot += run;
+    }
+  }
+
+  /** Duplicates of content in other frames: from the sink if it came before, otherwise they wait. Returns how many wait for a frame to come. */
+  #resolve(id: number, vm: number, base: number, pages: number, sink: PageSink): number {
+    const { memory } = this.#engine;
+    let waiting = 0;
+    for (let slot = 0; slot < pages; slot++) {
+      if (memory[ACTIONS + slot]! <= ZERO) continue;
+      const reference = this.#view.getFloat64(REFERENCES + 8 * slot, true);
+      const frame = Math.floor(reference / FRAME_PAGES);
+      const from = reference % FRAME_PAGES;
+      const pfn = base + this.#delta(slot);
+      const name = this.#view.getUint32(NAMES + 4 * slot, true);
+      const seen = this.#seen.has(frame);
+      if (seen && this.#fromSink(frame, from, name, sink)) {
+        this.#settle(vm, pfn, id, this.#pagePtr, sink);
+        continue;
+      }
+      if (seen) this.#wanted.add(frame);
+      else waiting++;
+      this.#waiting.add(frame, from, vm, pfn, id, memory.subarray(name, name + ID_BYTES));
+    }
+    return waiting;
+  }
+
+  #fromSink(frame: number, slot: number, namePtr: number, sink: PageSink): boolean {
+    // The engine reports in RESULT_PTR, and hasContent leaves that alone: the walk over the frame's slots goes on afterwards.
+    if (!sink.content(frame, slot, this.#engine.memory, this.#pagePtr)) return false;
+    return this.#engine.exports.hasContent(this.#pagePtr, namePtr) !== 0;
+  }
+
+  /** Hands out the pages that have waited for this frame. */
+  #release(id: number, pages: number, sink: PageSink): void {
+    const { memory } = this.#engine;
+    this.#waiting.take(id, (slot, vm, pfn, announcedBy, name) => {
+      const ptr = slot < pages ? this.#ptr(slot) : 0;
+      const own = slot < pages ? this.#view.getUint32(NAMES + 4 * slot, true) : 0;
+      if (ptr === 0 || memory[KINDS + slot]! < 2 || !sameId(memory, own, name)) {
+        throw new AbdmError(
+          'CONTENT_MISMATCH',
+          `page ${pfn} of VM ${vm} refers to slot ${slot} of frame ${id}, which does not hold its content`,
+        );
+      }
+      this.#settle(vm, pfn, announcedBy, ptr, sink);
+    });
+  }
+
+  #settle(vm: number, pfn: number, id: number, ptr: number, sink: PageSink): void {
+    if (this.#engine.exports.settle(vm, pfn, id)) sink.write(vm, pfn, this.#engine.memory, ptr, PAGE_BYTES);
+  }
+
+  #delta(slot: number): number {
+    return this.#view.getUint32(DELTAS + 4 * slot, true);
+  }
+
+  #ptr(slot: number): number {
+    return this.#view.getUint32(PLACES + 4 * slot, true);
+  }
+}
