@@ -18,7 +18,7 @@
 
 import { FRAME_PAGES, PAGE_BYTES, TAG_KEY } from './layout';
 import { sipHash128 } from './siphash';
-import { xxh3_64 } from './xxh3';
+import { xxh3Of } from './xxh3';
 
 const MAGIC: u32 = 0x46444241;
 const VERSION: u8 = 1;
@@ -137,7 +137,7 @@ export function check(frame: usize, bytes: usize): i32 {
   if (meta + CHECKSUM_BYTES > bytes) return BAD_LENGTH;
 
   const payloadEnd = bytes - CHECKSUM_BYTES;
-  if (load<u64>(frame + payloadEnd) != xxh3_64(frame, payloadEnd)) return BAD_CHECKSUM;
+  if (load<u64>(frame + payloadEnd) != xxh3Of(frame, payloadEnd)) return BAD_CHECKSUM;
   return checkTable(frame, id, pages, ids, duplicates, payloadEnd - meta);
 }
 
@@ -201,6 +201,6 @@ export function seal(frame: usize, end: usize): usize {
   store<u32>(frame + BYTES, <u32>bytes);
   const tag = payloadAt(frame) - TAG_BYTES;
   sipHash128(TAG_KEY, frame, tag - frame, tag);
-  store<u64>(end, xxh3_64(frame, end - frame));
+  store<u64>(end, xxh3Of(frame, end - frame));
   return bytes;
 }
