@@ -8,7 +8,7 @@
 //   0x00400  RESULT       what divide and merge report                                  8 KiB
 //   0x02400  KEYS         NH key 4,144 B | SipHash key 16 B | tag key 16 B              4.5 KiB
 //   0x03600  VMS          64 x { u32 first page in the page map, u32 pages }            512 B
-//   0x03800  NODES        256 x { u64 seed, f64 weight, u64 spare }                     6 KiB
+//   0x03800  NODES        256 x { u64 seed, f64 weight, f64 score }                     6 KiB
 //   0x05000  PICKS        256 x u32, node indices chosen by placement                   1 KiB
 //   0x05400  BATCH_PFNS   256 x u32, pfns of a batch relative to its base               1 KiB
 //   0x05800  BATCH_IDS    256 x 16 B, content ids of a batch                            4 KiB
