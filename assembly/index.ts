@@ -1,13 +1,13 @@
 // The engine's exports and nothing else. bindings/abi.ts is this file as a TypeScript interface.
 
-export {
-  bitmapClear,
-  bitmapCount,
-  bitmapNextUnset,
-  bitmapSet,
-  bitmapSetRange,
-  bitmapTest,
-} from './bitmap';
+export { bitmapClear, bitmapCount, bitmapNextUnset, bitmapSet, bitmapSetRange, bitmapTest } from './bitmap';
+export { contentId, contentIds, nh, setKey } from './content-id';
 export { dedupFind, dedupInit, dedupInsert } from './dedup';
-export { isZero } from './page';
+export { divide } from './divide';
+export { check as frameCheck } from './frame';
+export { lz4Compress, lz4Decompress } from './lz4';
+export { hasContent, mapInit, mapVm, merge, settle } from './merge';
+export { countZero, isZero } from './page';
 export { place } from './place';
+export { sipHash128 } from './siphash';
+export { xxh3 } from './xxh3';
