@@ -32,3 +32,8 @@ export function seeded(seed: number): () => number {
     return x;
   };
 }
+
+/** `count`, times ABDM_TEST_SCALE: how long the seeded tests run is decided from outside. */
+export function scale(count: number): number {
+  return Math.max(1, Math.round(count * Number(process.env.ABDM_TEST_SCALE ?? 1)));
+}
