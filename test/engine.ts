@@ -32,3 +32,8 @@ export function seeded(seed: number): () => number {
     return x;
   };
 }
+
+/** How many seeded cases a test tries: `count`, times ABDM_TEST_SCALE. */
+export function scale(count: number): number {
+  return Math.ceil(count * Number(process.env.ABDM_TEST_SCALE ?? 1));
+}
