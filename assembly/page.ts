@@ -1,12 +1,39 @@
 // The zero test.
+//
+// A guest's untouched memory is most of what a migration does not have to send, so this is the first thing that happens to every page.
+// It is fast because it mostly does not run to the end: a page that is not zero nearly always shows it in its first bytes, so those are
+// looked at alone, before the long way. On the long way, 128 bytes are folded into one vector, and so share one branch: what is left is
+// bound by how many loads the CPU starts per cycle.
+//
+//   |<- 64: tested alone ->|<- 64 ->|<------ 128 ------>|<------ 128 ------>| ...                                    4096|
+
+import { PAGE_BYTES } from './layout';
+
+/** Bitwise or of the 64 bytes at `ptr`. */
+function fold64(ptr: usize): v128 {
+  return v128.or(v128.or(v128.load(ptr), v128.load(ptr, 16)), v128.or(v128.load(ptr, 32), v128.load(ptr, 48)));
+}
 
 /** True if the 4 KiB at `ptr` are all zero. */
 export function isZero(ptr: usize): bool {
-  const end = ptr + 4096;
+  if (v128.any_true(fold64(ptr))) return false;
+  if (v128.any_true(fold64(ptr + 64))) return false;
+  const end = ptr + PAGE_BYTES;
+  ptr += 128;
   while (ptr < end) {
-    const v = v128.or(v128.or(v128.load(ptr), v128.load(ptr, 16)), v128.or(v128.load(ptr, 32), v128.load(ptr, 48)));
-    if (v128.any_true(v)) return false;
-    ptr += 64;
+    if (v128.any_true(v128.or(fold64(ptr), fold64(ptr + 64)))) return false;
+    ptr += 128;
   }
   return true;
+}
+
+/** How many of the `pages` consecutive pages at `ptr` are all zero. */
+export function countZero(ptr: usize, pages: u32): u32 {
+  const end = ptr + <usize>pages * PAGE_BYTES;
+  let zero: u32 = 0;
+  while (ptr < end) {
+    zero += u32(isZero(ptr));
+    ptr += PAGE_BYTES;
+  }
+  return zero;
 }
