@@ -53,7 +53,7 @@ export function divide(
   withIds: bool,
 ): i32 {
   // Before anything is remembered in the table: it must never refer to a frame that was not written.
-  if (pages == 0 || pages > BATCH_PAGES || batchBound(pages) > outBytes) return -1;
+  if (pages === 0 || pages > BATCH_PAGES || batchBound(pages) > outBytes) return -1;
   memory.fill(RESULT, 0, 24);
   namePages(pagesPtr, pages, withIds);
   let id = <u64>firstId;
@@ -100,10 +100,10 @@ function batchBound(pages: u32): usize {
 
 /** How many of the pages from `first` on fit one frame. */
 function frameExtent(first: u32, pages: u32): u32 {
-  const limit = load<u32>(BATCH_PFNS + (<usize>first << 2)) + MAX_DELTA;
+  const limit = load<u32>(BATCH_PFNS + ((<usize>first) << 2)) + MAX_DELTA;
   const most = min(pages - first, FRAME_PAGES);
   let count: u32 = 1;
-  while (count < most && load<u32>(BATCH_PFNS + (<usize>(first + count) << 2)) <= limit) count++;
+  while (count < most && load<u32>(BATCH_PFNS + ((<usize>(first + count)) << 2)) <= limit) count++;
   return count;
 }
 
@@ -111,12 +111,12 @@ function frameExtent(first: u32, pages: u32): u32 {
 function findDuplicates(first: u32, count: u32, id: u64): void {
   for (let slot: u32 = 0; slot < count; slot++) {
     const i = first + slot;
-    if (load<u8>(BATCH_KINDS + i) == KIND_ZERO) continue;
+    if (load<u8>(BATCH_KINDS + i) === KIND_ZERO) continue;
     const name = BATCH_IDS + <usize>i * ID_BYTES;
     const reference = find(name);
-    if (reference != 0) {
+    if (reference !== 0) {
       store<u8>(BATCH_KINDS + i, KIND_DUPLICATE);
-      store<u64>(BATCH_REFS + (<usize>i << 3), reference);
+      store<u64>(BATCH_REFS + ((<usize>i) << 3), reference);
     } else insert(name, (id << 6) | slot);
   }
 }
@@ -136,11 +136,11 @@ function writeFrame(
   let duplicates: u32 = 0;
   for (let i = first; i < first + count; i++) {
     const kind = load<u8>(BATCH_KINDS + i);
-    zeros += u32(kind == KIND_ZERO);
-    duplicates += u32(kind == KIND_DUPLICATE);
+    zeros += u32(kind === KIND_ZERO);
+    duplicates += u32(kind === KIND_DUPLICATE);
   }
   const ids = withIds ? count - zeros : 0;
-  const firstDelta = load<u32>(BATCH_PFNS + (<usize>first << 2));
+  const firstDelta = load<u32>(BATCH_PFNS + ((<usize>first) << 2));
   writeHeader(frame, vm, id, base + firstDelta, count, ids, duplicates, withIds ? 0 : FLAG_NO_IDS);
 
   let entry = entryAt(frame, 0);
@@ -149,9 +149,9 @@ function writeFrame(
   let payload = frame + metaBytes(count, ids, duplicates);
   let compressed: u32 = 0;
   for (let i = first; i < first + count; i++, entry += ENTRY_BYTES) {
-    const delta = load<u32>(BATCH_PFNS + (<usize>i << 2)) - firstDelta;
+    const delta = load<u32>(BATCH_PFNS + ((<usize>i) << 2)) - firstDelta;
     const kind = load<u8>(BATCH_KINDS + i);
-    if (kind == KIND_ZERO) {
+    if (kind === KIND_ZERO) {
       writeEntry(entry, delta, KIND_ZERO, 0, 0);
       continue;
     }
@@ -159,8 +159,8 @@ function writeFrame(
       v128.store(name, v128.load(BATCH_IDS + <usize>i * ID_BYTES));
       name += ID_BYTES;
     }
-    if (kind == KIND_DUPLICATE) {
-      const ref = load<u64>(BATCH_REFS + (<usize>i << 3));
+    if (kind === KIND_DUPLICATE) {
+      const ref = load<u64>(BATCH_REFS + ((<usize>i) << 3));
       store<u64>(reference, ref >> 6);
       reference += 8;
       writeEntry(entry, delta, KIND_DUPLICATE, <u32>(ref & 63), 0);
@@ -168,8 +168,8 @@ function writeFrame(
     }
     const page = pagesPtr + <usize>i * PAGE_BYTES;
     let length: u32 = 0;
-    if (acceleration != 0) length = lz4Compress(page, PAGE_BYTES, payload, PAGE_BYTES - MIN_SAVED_BYTES, acceleration);
-    if (length != 0) {
+    if (acceleration !== 0) length = lz4Compress(page, PAGE_BYTES, payload, PAGE_BYTES - MIN_SAVED_BYTES, acceleration);
+    if (length !== 0) {
       writeEntry(entry, delta, KIND_LZ4, 0, length);
       compressed++;
     } else {

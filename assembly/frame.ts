@@ -83,7 +83,7 @@ export function framePages(frame: usize): u32 {
   return load<u16>(frame + PAGES);
 }
 export function frameHasIds(frame: usize): bool {
-  return (load<u8>(frame + FLAGS) & FLAG_NO_IDS) == 0;
+  return (load<u8>(frame + FLAGS) & FLAG_NO_IDS) === 0;
 }
 export function entryAt(frame: usize, slot: usize): usize {
   return frame + HEADER_BYTES + slot * ENTRY_BYTES;
@@ -120,24 +120,24 @@ export function tagHolds(frame: usize, scratch: usize): bool {
 /** Everything about a frame that can be told without a key: lengths, header, checksum, page table. */
 export function check(frame: usize, bytes: usize): i32 {
   if (bytes < metaBytes(1, 0, 0) + CHECKSUM_BYTES || bytes > frameBound(FRAME_PAGES)) return BAD_LENGTH;
-  if (load<u32>(frame + BYTES) != bytes) return BAD_LENGTH;
-  if (load<u32>(frame) != MAGIC || load<u8>(frame, 4) != VERSION) return BAD_HEADER;
+  if (load<u32>(frame + BYTES) !== bytes) return BAD_LENGTH;
+  if (load<u32>(frame) !== MAGIC || load<u8>(frame, 4) !== VERSION) return BAD_HEADER;
   const flags = load<u8>(frame + FLAGS);
-  if ((flags & ~FLAG_NO_IDS) != 0) return BAD_HEADER;
-  if (load<u16>(frame, 34) != 0 || load<u32>(frame, 36) != 0) return BAD_HEADER;
+  if ((flags & ~FLAG_NO_IDS) !== 0) return BAD_HEADER;
+  if (load<u16>(frame, 34) !== 0 || load<u32>(frame, 36) !== 0) return BAD_HEADER;
   const id = frameId(frame);
-  if (id == 0 || id > MAX_FRAME_ID || frameBase(frame) > <u64>f64.MAX_SAFE_INTEGER) return BAD_HEADER;
+  if (id === 0 || id > MAX_FRAME_ID || frameBase(frame) > <u64>f64.MAX_SAFE_INTEGER) return BAD_HEADER;
 
   const pages: usize = load<u16>(frame + PAGES);
   const ids: usize = load<u16>(frame + IDS);
   const duplicates: usize = load<u16>(frame + DUPLICATES);
-  if (pages == 0 || pages > FRAME_PAGES || ids > pages || duplicates > ids) return BAD_HEADER;
-  if ((flags & FLAG_NO_IDS) != 0 && ids != 0) return BAD_HEADER;
+  if (pages === 0 || pages > FRAME_PAGES || ids > pages || duplicates > ids) return BAD_HEADER;
+  if ((flags & FLAG_NO_IDS) !== 0 && ids !== 0) return BAD_HEADER;
   const meta = metaBytes(pages, ids, duplicates);
   if (meta + CHECKSUM_BYTES > bytes) return BAD_LENGTH;
 
   const payloadEnd = bytes - CHECKSUM_BYTES;
-  if (load<u64>(frame + payloadEnd) != xxh3Of(frame, payloadEnd)) return BAD_CHECKSUM;
+  if (load<u64>(frame + payloadEnd) !== xxh3Of(frame, payloadEnd)) return BAD_CHECKSUM;
   return checkTable(frame, id, pages, ids, duplicates, payloadEnd - meta);
 }
 
@@ -151,35 +151,44 @@ function checkTable(frame: usize, id: u64, pages: usize, ids: usize, duplicates:
     const entry = entryAt(frame, slot);
     const kind = entryKind(entry);
     const delta = <i32>entryDelta(entry);
-    if (delta <= previous || (slot == 0 && delta != 0)) return BAD_TABLE;
+    if (delta <= previous || (slot === 0 && delta !== 0)) return BAD_TABLE;
     previous = delta;
-    if (load<u16>(entry, 6) != 0) return BAD_TABLE;
+    if (load<u16>(entry, 6) !== 0) return BAD_TABLE;
     const bytes = entryLength(entry);
     length += bytes;
-    if (kind != KIND_ZERO) named++;
-    if (kind == KIND_DUPLICATE) {
-      if (bytes != 0 || ++duplicated > duplicates) return BAD_TABLE;
+    if (kind !== KIND_ZERO) named++;
+    if (kind === KIND_DUPLICATE) {
+      if (bytes !== 0 || ++duplicated > duplicates) return BAD_TABLE;
       const target = load<u64>(reference);
       const targetSlot: usize = entrySlot(entry);
       reference += 8;
-      if (target == 0 || target > id || targetSlot >= FRAME_PAGES) return BAD_TABLE;
-      if (target == id && (targetSlot >= slot || entryKind(entryAt(frame, targetSlot)) < KIND_LZ4)) return BAD_TABLE;
+      if (target === 0 || target > id || targetSlot >= FRAME_PAGES) return BAD_TABLE;
+      if (target === id && (targetSlot >= slot || entryKind(entryAt(frame, targetSlot)) < KIND_LZ4)) return BAD_TABLE;
     } else {
-      if (entrySlot(entry) != 0) return BAD_TABLE;
-      if (kind == KIND_ZERO) {
-        if (bytes != 0) return BAD_TABLE;
-      } else if (kind == KIND_LZ4) {
-        if (bytes == 0 || bytes >= PAGE_BYTES) return BAD_TABLE;
-      } else if (kind != KIND_RAW || bytes != PAGE_BYTES) return BAD_TABLE;
+      if (entrySlot(entry) !== 0) return BAD_TABLE;
+      if (kind === KIND_ZERO) {
+        if (bytes !== 0) return BAD_TABLE;
+      } else if (kind === KIND_LZ4) {
+        if (bytes === 0 || bytes >= PAGE_BYTES) return BAD_TABLE;
+      } else if (kind !== KIND_RAW || bytes !== PAGE_BYTES) return BAD_TABLE;
     }
   }
-  if (length != payloadBytes || duplicated != duplicates) return BAD_TABLE;
-  return named == ids || !frameHasIds(frame) ? OK : BAD_TABLE;
+  if (length !== payloadBytes || duplicated !== duplicates) return BAD_TABLE;
+  return named === ids || !frameHasIds(frame) ? OK : BAD_TABLE;
 }
 
 // Writing. The table, ids and references are filled in place; writeHeader comes first, seal last.
 
-export function writeHeader(frame: usize, vm: u32, id: u64, base: u64, pages: u32, ids: u32, duplicates: u32, flags: u8): void {
+export function writeHeader(
+  frame: usize,
+  vm: u32,
+  id: u64,
+  base: u64,
+  pages: u32,
+  ids: u32,
+  duplicates: u32,
+  flags: u8,
+): void {
   store<u32>(frame, MAGIC);
   store<u8>(frame, VERSION, 4);
   store<u8>(frame + FLAGS, flags);
@@ -192,7 +201,7 @@ export function writeHeader(frame: usize, vm: u32, id: u64, base: u64, pages: u3
 }
 
 export function writeEntry(entry: usize, delta: u32, kind: u8, slot: u32, length: u32): void {
-  store<u64>(entry, <u64>delta | (<u64>kind << 16) | (<u64>slot << 24) | (<u64>length << 32));
+  store<u64>(entry, <u64>delta | ((<u64>kind) << 16) | ((<u64>slot) << 24) | ((<u64>length) << 32));
 }
 
 /** Writes length, tag and checksum of a frame whose payload ends at `end`. Returns the frame's length in bytes. */

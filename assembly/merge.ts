@@ -75,28 +75,28 @@ export function mapInit(newest: usize, merged: usize): void {
 
 /** VM `vm` has `pages` pages, from `first` on in the page map. */
 export function mapVm(vm: u32, first: u32, pages: u32): void {
-  store<u32>(VMS + (<usize>vm << 3), first);
-  store<u32>(VMS + (<usize>vm << 3), pages, 4);
+  store<u32>(VMS + ((<usize>vm) << 3), first);
+  store<u32>(VMS + ((<usize>vm) << 3), pages, 4);
 }
 
 /** Checks a frame, decodes it to `outPtr` (256 KiB) and says in RESULT what to do with each page. Returns OK or what is wrong (frame.ts). */
 export function merge(frame: usize, bytes: usize, outPtr: usize): i32 {
   const error = check(frame, bytes);
-  if (error != OK) return error;
+  if (error !== OK) return error;
   if (!tagHolds(frame, SCRATCH)) return BAD_TAG;
   const pages = framePages(frame);
   const vm = frameVm(frame);
   const base = frameBase(frame);
   if (vm >= MAX_VMS) return BAD_RANGE;
   const last = base + <u64>entryDelta(entryAt(frame, pages - 1));
-  if (last >= <u64>load<u32>(VMS + (<usize>vm << 3), 4)) return BAD_RANGE;
+  if (last >= <u64>load<u32>(VMS + ((<usize>vm) << 3), 4)) return BAD_RANGE;
 
   store<u32>(RESULT, vm);
   store<u32>(RESULT, pages, 4);
   store<f64>(RESULT, <f64>frameId(frame), 8);
   store<f64>(RESULT, <f64>base, 16);
   const decoded = decode(frame, pages, outPtr);
-  if (decoded == OK) place(frame, pages, load<u32>(VMS + (<usize>vm << 3)) + <u32>base);
+  if (decoded === OK) place(frame, pages, load<u32>(VMS + ((<usize>vm) << 3)) + <u32>base);
   return decoded;
 }
 
@@ -116,20 +116,20 @@ function decode(frame: usize, pages: u32, outPtr: usize): i32 {
     store<u8>(KINDS + slot, kind);
     store<u32>(place, 0);
     store<u32>(ERROR_SLOT, <u32>slot);
-    if (kind == KIND_ZERO) continue;
+    if (kind === KIND_ZERO) continue;
     store<u32>(NAMES + (slot << 2), name);
-    if (kind == KIND_DUPLICATE) {
+    if (kind === KIND_DUPLICATE) {
       const target = load<u64>(reference);
       const targetSlot: usize = entrySlot(entry);
       store<f64>(REFERENCES + (slot << 3), <f64>((target << 6) | targetSlot));
       reference += 8;
-      if (target == id) {
+      if (target === id) {
         if (!sameId(load<u32>(NAMES + (targetSlot << 2)), name)) return BAD_CONTENT;
         store<u32>(place, load<u32>(PLACES + (targetSlot << 2)));
       }
     } else {
       let page = payload;
-      if (kind == KIND_LZ4) {
+      if (kind === KIND_LZ4) {
         if (!lz4Decompress(payload, length, outPtr, PAGE_BYTES)) return BAD_LZ4;
         page = outPtr;
         outPtr += PAGE_BYTES;
@@ -148,14 +148,14 @@ function place(frame: usize, pages: u32, first: u32): void {
   const id = frameId(frame);
   for (let slot: usize = 0; slot < <usize>pages; slot++) {
     const page = first + load<u32>(DELTAS + (slot << 2));
-    const newest = newestPtr + (<usize>page << 3);
+    const newest = newestPtr + ((<usize>page) << 3);
     if (load<u64>(newest) >= id) {
       store<u8>(ACTIONS + slot, STALE);
       continue;
     }
     store<u64>(newest, id);
-    if (load<u8>(KINDS + slot) == KIND_ZERO) store<u8>(ACTIONS + slot, ZERO);
-    else if (load<u32>(PLACES + (slot << 2)) != 0) store<u8>(ACTIONS + slot, WRITE);
+    if (load<u8>(KINDS + slot) === KIND_ZERO) store<u8>(ACTIONS + slot, ZERO);
+    else if (load<u32>(PLACES + (slot << 2)) !== 0) store<u8>(ACTIONS + slot, WRITE);
     else {
       store<u8>(ACTIONS + slot, WAIT);
       bitmapClear(mergedPtr, page);
@@ -170,8 +170,8 @@ function place(frame: usize, pages: u32, first: u32): void {
  * the page as merged; 0 if a later frame has brought the page meanwhile.
  */
 export function settle(vm: u32, pfn: f64, id: f64): bool {
-  const page = load<u32>(VMS + (<usize>vm << 3)) + <u32>pfn;
-  if (load<u64>(newestPtr + (<usize>page << 3)) != <u64>id) return false;
+  const page = load<u32>(VMS + ((<usize>vm) << 3)) + <u32>pfn;
+  if (load<u64>(newestPtr + ((<usize>page) << 3)) !== <u64>id) return false;
   bitmapSet(mergedPtr, page);
   return true;
 }

@@ -127,7 +127,8 @@ export class Divider {
       contentIds: true,
       ...options,
     };
-    if (full.key.length !== KEY_BYTES) throw new AbdmError('USAGE', `the key has ${full.key.length} bytes: it needs 32`);
+    if (full.key.length !== KEY_BYTES)
+      throw new AbdmError('USAGE', `the key has ${full.key.length} bytes: it needs 32`);
     requireInteger('batches', full.batches, 1, 1024);
     requireInteger('batchPages', full.batchPages, 1, BATCH_PAGES);
     requireInteger('slots', full.slots, 1, 8192);
@@ -183,7 +184,10 @@ export class Divider {
     );
     if (frames < 0) {
       this.#frames.give(slot);
-      throw new AbdmError('USAGE', `${pages.pages} pages with gaps between them may need more frames than a slot holds`);
+      throw new AbdmError(
+        'USAGE',
+        `${pages.pages} pages with gaps between them may need more frames than a slot holds`,
+      );
     }
     this.#count(frames);
     let held = frames;
@@ -202,7 +206,8 @@ export class Divider {
     let previous = -1;
     for (let i = 0; i < pages; i++) {
       const delta = deltas ? deltas[i]! : i;
-      if (!(delta > previous && delta < 2 ** 31)) throw new AbdmError('USAGE', 'deltas must be ascending and below 2^31');
+      if (!(delta > previous && delta < 2 ** 31))
+        throw new AbdmError('USAGE', 'deltas must be ascending and below 2^31');
       previous = delta;
       this.#view.setUint32(BATCH_PFNS_PTR + 4 * i, delta, true);
     }
@@ -231,7 +236,9 @@ export class Divider {
       vm: batch.vm,
       base: batch.base + firstDelta,
       pages,
-      deltas: batch.deltas ? Uint16Array.from({ length: pages }, (_, i) => batch.deltas![first + i]! - firstDelta) : undefined,
+      deltas: batch.deltas
+        ? Uint16Array.from({ length: pages }, (_, i) => batch.deltas![first + i]! - firstDelta)
+        : undefined,
       bytes: this.#engine.memory.subarray(ptr, ptr + bytes),
       release() {
         if (released) throw new AbdmError('SLOT_STATE', 'this frame was released before');

@@ -57,7 +57,10 @@ export function compileEngine(): Promise<WebAssembly.Module> {
 export async function createEngine(plan: MemoryPlan, module?: WebAssembly.Module): Promise<Engine> {
   const pages = Math.ceil(plan.bytes / WASM_PAGE_BYTES);
   if (pages > MAX_WASM_PAGES) {
-    throw new AbdmError('USAGE', `an engine of ${plan.bytes} bytes is asked for: 4 GiB is the most that one memory can be`);
+    throw new AbdmError(
+      'USAGE',
+      `an engine of ${plan.bytes} bytes is asked for: 4 GiB is the most that one memory can be`,
+    );
   }
   let memory: WebAssembly.Memory;
   try {

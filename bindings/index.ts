@@ -10,5 +10,12 @@ export {
   type DividerOptions,
 } from './divider.js';
 export { AbdmError, type AbdmErrorCode } from './errors.js';
-export { type FrameSlot, type MergedFrame, Merger, type MergerCounts, type MergerOptions, type PageSink } from './merger.js';
+export {
+  type FrameSlot,
+  type MergedFrame,
+  Merger,
+  type MergerCounts,
+  type MergerOptions,
+  type PageSink,
+} from './merger.js';
 export { Placement, type PlacementNode } from './placement.js';

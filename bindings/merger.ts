@@ -105,7 +105,13 @@ export class Merger {
   readonly #seen = new Set<number>();
   readonly #wanted = new Set<number>();
 
-  private constructor(engine: Engine, vms: readonly { pages: number }[], slots: Slots, pagePtr: number, mergedPtr: number) {
+  private constructor(
+    engine: Engine,
+    vms: readonly { pages: number }[],
+    slots: Slots,
+    pagePtr: number,
+    mergedPtr: number,
+  ) {
     this.#engine = engine;
     this.#view = new DataView(engine.memory.buffer);
     this.#slots = slots;

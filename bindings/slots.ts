@@ -33,7 +33,8 @@ export class Slots {
   /** Throws NO_SLOT if all are taken. */
   take(): Slot {
     const slot = this.#free.pop();
-    if (!slot) throw new AbdmError('NO_SLOT', `all ${this.#all.length} ${this.#name} slots are held: release one first`);
+    if (!slot)
+      throw new AbdmError('NO_SLOT', `all ${this.#all.length} ${this.#name} slots are held: release one first`);
     slot.taken = true;
     return slot;
   }

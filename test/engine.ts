@@ -33,13 +33,7 @@ export function seeded(seed: number): () => number {
   };
 }
 
-<<<<<<< HEAD
 /** `count`, times ABDM_TEST_SCALE: how long the seeded tests run is decided from outside. */
 export function scale(count: number): number {
   return Math.max(1, Math.round(count * Number(process.env.ABDM_TEST_SCALE ?? 1)));
-=======
-/** How many seeded cases a test tries: `count`, times ABDM_TEST_SCALE. */
-export function scale(count: number): number {
-  return Math.ceil(count * Number(process.env.ABDM_TEST_SCALE ?? 1));
->>>>>>> hash
 }

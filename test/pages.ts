@@ -1,50 +1,6 @@
-<<<<<<< HEAD
-// Seeded pages of the kinds that guests hold: zero, duplicates, text, JSON, machine code, pointers, random.
-import { closeSync, openSync, readSync } from 'node:fs';
-import { seeded } from './engine.js';
-
-const PAGE_BYTES = 4096;
-const kinds = ['zero', 'duplicate', 'text', 'json', 'binary', 'heap', 'random'] as const;
-export type PageKind = (typeof kinds)[number];
-
-const words = 'the page of a guest is read while its frame travels and never before it was acknowledged by another node'.split(' ');
-
-/** `pages` pages, one behind the other; `only` limits them to some kinds. */
-export function seededPages(seed: number, pages: number, only: readonly PageKind[] = kinds): Uint8Array {
-  const next = seeded(seed);
-  const all = new Uint8Array(pages * PAGE_BYTES);
-  const executable = openSync(process.execPath, 'r');
-  for (let i = 0; i < pages; i++) {
-    const page = all.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-    const kind = only[next() % only.length]!;
-    if (kind === 'duplicate' && i > 0) page.set(all.subarray((next() % i) * PAGE_BYTES).subarray(0, PAGE_BYTES));
-    else if (kind === 'binary') readSync(executable, page, 0, PAGE_BYTES, (next() % 10_000) * PAGE_BYTES);
-    else if (kind !== 'zero') fill(page, kind, next);
-  }
-  closeSync(executable);
-  return all;
-}
-
-function fill(page: Uint8Array, kind: PageKind, next: () => number): void {
-  if (kind === 'random') {
-    for (let i = 0; i < PAGE_BYTES; i++) page[i] = next() >>> 11;
-  } else if (kind === 'heap') {
-    const view = new DataView(page.buffer, page.byteOffset, PAGE_BYTES);
-    for (let i = 0; i < PAGE_BYTES; i += 8) {
-      view.setUint32(i, next() % 3 === 0 ? 0 : (next() % 65_536) * 8, true);
-      view.setUint32(i + 4, next() % 3 === 0 ? 0x7f3a : 0, true);
-    }
-  } else {
-    let text = '';
-    while (text.length < PAGE_BYTES) {
-      const word = words[next() % words.length]!;
-      text += kind === 'json' ? `{"id":${next() % 100_000},"name":"${word}","ok":true},` : `${word} `;
-    }
-    page.set(new TextEncoder().encode(text).subarray(0, PAGE_BYTES));
-  }
-=======
-// Seeded pages of the kinds that guests are made of, for whoever tests a kernel on contents.
+// Seeded pages of the kinds that guests are made of.
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { seeded } from './engine.js';
 
 export type Random = () => number;
 
@@ -125,5 +81,23 @@ export function page(kind: string, random: Random, bytes = 4096): Uint8Array {
   const made = new Uint8Array(bytes);
   fills[kind]!(made, random);
   return made;
->>>>>>> lz4
+}
+
+/** `pages` pages one behind the other, of these kinds in turn by chance; `duplicate` repeats an earlier one. */
+export function seededPages(
+  seed: number,
+  pages: number,
+  kinds: readonly string[] = [...KINDS, 'duplicate'],
+): Uint8Array {
+  const random = seeded(seed);
+  const all = new Uint8Array(pages * 4096);
+  for (let i = 0; i < pages; i++) {
+    const kind = kinds[random() % kinds.length]!;
+    if (kind !== 'duplicate') all.set(page(kind, random), i * 4096);
+    else if (i > 0) {
+      const from = (random() % i) * 4096;
+      all.copyWithin(i * 4096, from, from + 4096);
+    }
+  }
+  return all;
 }

@@ -108,7 +108,9 @@ describe('a frame', () => {
     // A payload byte that still decodes is found by the content id: raw pages always decode.
     const raw = divideImage(await makeDivider(), seededPages(23, 4, ['random']))[0]!.bytes;
     raw[raw.length - 100]! ^= 1;
-    expect(() => mergeFrame(merger, withChecksum(raw), sink)).toThrow(expect.objectContaining({ code: 'CONTENT_MISMATCH' }));
+    expect(() => mergeFrame(merger, withChecksum(raw), sink)).toThrow(
+      expect.objectContaining({ code: 'CONTENT_MISMATCH' }),
+    );
     // A frame of another migration.
     const other = divideImage(await makeDivider({ key: new Uint8Array(32) }), image)[0]!;
     expect(() => mergeFrame(merger, other.bytes, sink)).toThrow(expect.objectContaining({ code: 'FRAME_TAG' }));
