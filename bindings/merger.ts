@@ -35,10 +35,10 @@ export interface PageSink {
   /** Pages `pfn` to `pfn + pages - 1` of `vm` are zero. */
   zero(vm: number, pfn: number, pages: number): void;
   /**
-   * Puts the page that frame `frameId` brought in `slot` at `memory[offset]`, and returns true; or returns false if it is not at hand. The
-   * merger verifies what it gets.
+   * Puts page `pfn` of `vm`, which was written before, at `memory[offset]` and returns true; or returns false if it is not at hand, or a guest may have
+   * written to it since. The merger verifies what it gets.
    */
-  content(frameId: number, slot: number, memory: Uint8Array, offset: number): boolean;
+  read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean;
 }
 
 /** Room for a frame in the engine's memory, until `release`. */
@@ -71,6 +71,12 @@ function sameId(memory: Uint8Array, ptr: number, id: Uint8Array): boolean {
   return id.every((byte, i) => byte === memory[ptr + i]);
 }
 
+interface FramePlace {
+  vm: number;
+  base: number;
+  deltas: Uint16Array | undefined;
+}
+
 const STALE = 0;
 const WRITE = 1;
 const ZERO = 2;
@@ -101,8 +107,8 @@ export class Merger {
   readonly #firsts: number[] = [];
   readonly #pages: number[] = [];
   readonly #waiting = new WaitingPages();
-  /** Frames merged so far: the content of a duplicate that refers to one of them is not still to come. */
-  readonly #seen = new Set<number>();
+  /** Frames merged so far, and where their pages went: the content of a duplicate that refers to one of them is not still to come. */
+  readonly #merged = new Map<number, FramePlace>();
   readonly #wanted = new Set<number>();
 
   private constructor(
@@ -173,10 +179,10 @@ export class Merger {
     const pages = view.getUint32(RESULT_PTR + 4, true);
     const id = view.getFloat64(RESULT_PTR + 8, true);
     const base = view.getFloat64(RESULT_PTR + 16, true);
-    if (!this.#seen.has(id)) this.#count(pages);
+    if (!this.#merged.has(id)) this.#count(pages);
     this.#place(vm, base, pages, sink);
     const waitingPages = this.#resolve(id, vm, base, pages, sink);
-    this.#seen.add(id);
+    this.#merged.set(id, { vm, base, deltas: this.#gaps(pages) });
     this.#wanted.delete(id);
     this.#release(id, pages, sink);
     return { id, vm, pages, waitingPages };
@@ -261,22 +267,29 @@ export class Merger {
       const from = reference % FRAME_PAGES;
       const pfn = base + this.#delta(slot);
       const name = this.#view.getUint32(NAMES + 4 * slot, true);
-      const seen = this.#seen.has(frame);
-      if (seen && this.#fromSink(frame, from, name, sink)) {
+      const merged = this.#merged.get(frame);
+      if (merged && this.#fromSink(merged, from, name, sink)) {
         this.#settle(vm, pfn, id, this.#pagePtr, sink);
         continue;
       }
-      if (seen) this.#wanted.add(frame);
+      if (merged) this.#wanted.add(frame);
       else waiting++;
       this.#waiting.add(frame, from, vm, pfn, id, memory.subarray(name, name + ID_BYTES));
     }
     return waiting;
   }
 
-  #fromSink(frame: number, slot: number, namePtr: number, sink: PageSink): boolean {
-    // The engine reports in RESULT_PTR, and hasContent leaves that alone: the walk over the frame's slots goes on afterwards.
-    if (!sink.content(frame, slot, this.#engine.memory, this.#pagePtr)) return false;
+  #fromSink({ vm, base, deltas }: FramePlace, slot: number, namePtr: number, sink: PageSink): boolean {
+    const pfn = base + (deltas ? (deltas[slot] ?? Number.POSITIVE_INFINITY) : slot);
+    if (!(pfn < this.#pages[vm]!) || !sink.read(vm, pfn, this.#engine.memory, this.#pagePtr)) return false;
+    // hasContent leaves RESULT_PTR alone: the walk over the frame's slots goes on afterwards.
     return this.#engine.exports.hasContent(this.#pagePtr, namePtr) !== 0;
+  }
+
+  /** The frame's page numbers relative to its first; undefined if they follow each other. */
+  #gaps(pages: number): Uint16Array | undefined {
+    if (this.#delta(pages - 1) === pages - 1) return undefined;
+    return Uint16Array.from({ length: pages }, (_, slot) => this.#delta(slot));
   }
 
   /** Hands out the pages that have waited for this frame. */

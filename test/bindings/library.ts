@@ -4,7 +4,7 @@ import { type BatchPages, Divider, type DividerOptions, Merger, PAGE_BYTES, type
 
 export const key = new Uint8Array(randomBytes(32));
 
-/** A sink that keeps every VM's pages in memory, and knows where each frame's pages went. */
+/** A sink that keeps every VM's pages in memory, and never gives one back. */
 export class MemorySink implements PageSink {
   readonly images: Uint8Array[];
   writes = 0;
@@ -18,7 +18,7 @@ export class MemorySink implements PageSink {
   zero(vm: number, pfn: number, pages: number): void {
     this.images[vm]!.fill(0, pfn * PAGE_BYTES, (pfn + pages) * PAGE_BYTES);
   }
-  content(_frameId: number, _slot: number, _memory: Uint8Array, _offset: number): boolean {
+  read(_vm: number, _pfn: number, _memory: Uint8Array, _offset: number): boolean {
     return false;
   }
 }

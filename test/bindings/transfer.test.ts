@@ -49,10 +49,9 @@ describe('pages that were divided and merged', () => {
       const merger = await makeMerger([300]);
       const sink = new MemorySink([300]);
       let asked = 0;
-      sink.content = (frameId, slot, memory, offset) => {
+      sink.read = (vm, pfn, memory, offset) => {
         asked++;
-        const pfn = frames.find((f) => f.id === frameId)!.base + slot;
-        memory.set(sink.images[0]!.subarray(pfn * PAGE_BYTES, (pfn + 1) * PAGE_BYTES), offset);
+        memory.set(sink.images[vm]!.subarray(pfn * PAGE_BYTES, (pfn + 1) * PAGE_BYTES), offset);
         if (!honest) memory[offset + 77]! ^= 1;
         return true;
       };
