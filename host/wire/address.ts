@@ -1,0 +1,36 @@
+// HOST:PORT, as people type it and as we print it. An IPv6 address stands in brackets, else its colons could not be told from the port's.
+
+import { isIPv6 } from 'node:net';
+import { AbdmError } from '../../bindings/errors.js';
+
+export interface Address {
+  /** A name, an IPv4 address, or an IPv6 address without brackets. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/**
+ * @param minPort 0 where somebody listens (any free port), 1 where somebody connects.
+ * @throws {AbdmError} `USAGE` with what is wrong and what it should look like.
+ */
+export function parseAddress(text: string, minPort: 0 | 1 = 0): Address {
+  const bracketed = /^\[([^\]]*)\]:(\d{1,5})$/.exec(text);
+  const plain = /^([^:[\]\s/@]+):(\d{1,5})$/.exec(text);
+  const host = bracketed?.[1] ?? plain?.[1];
+  const port = Number(bracketed?.[2] ?? plain?.[2]);
+  if (bracketed && !isIPv6(host ?? '')) throw bad(text, 'what stands in brackets is not an IPv6 address');
+  if (!bracketed && isIPv6(text)) throw bad(text, 'an IPv6 address needs brackets and a port');
+  if (host === undefined) throw bad(text, 'this is not HOST:PORT');
+  if (host.length > 253) throw bad(`${text.slice(0, 40)}...`, 'the name is too long');
+  if (port > 65535 || port < minPort) throw bad(text, `the port is not in ${minPort}..65535`);
+  return { host, port };
+}
+
+/** The inverse of {@link parseAddress}. */
+export function formatAddress(address: Address): string {
+  return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
+
+function bad(text: string, why: string): AbdmError {
+  return new AbdmError('USAGE', `address '${text}': ${why}; write 10.0.0.7:7000, a.example:7000 or [::1]:7000`);
+}

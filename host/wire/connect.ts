@@ -1,0 +1,65 @@
+// Opens a channel to somebody who listens, within a deadline; what went wrong is said in words that tell what to check.
+
+import { Socket, type SocketConstructorOpts } from 'node:net';
+import { AbdmError } from '../../bindings/errors.js';
+import { type Address, formatAddress, parseAddress } from './address.js';
+import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
+
+export interface ConnectOptions extends ChannelOptions {
+  /** The connection must stand within this. Default 5 s. */
+  readonly timeoutMs?: number;
+}
+
+const ADVICE: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nothing listens there: is it started, and is the port right?',
+  ENOTFOUND: 'this name has no address: check its spelling, or write the address itself',
+  EAI_AGAIN: 'the name cannot be looked up now: check the name service, or write the address itself',
+  EHOSTUNREACH: 'there is no way to that host: is it up, and on this network?',
+  ENETUNREACH: 'there is no way to that network: check the routes of this host',
+  ETIMEDOUT: 'no answer: is the host up, and does a firewall let the port through?',
+  ECONNRESET: 'it closed the connection at once',
+};
+
+/**
+ * Connects to `address` (HOST:PORT). `handler.onClose` is called only for a connection that stood.
+ * @throws {AbdmError} `PEER_UNREACHABLE` naming the address and what to check; `USAGE` if the address is none.
+ */
+export async function connect(
+  address: Address | string,
+  handler: ChannelHandler,
+  options: ConnectOptions = {},
+): Promise<Channel> {
+  const { timeoutMs = 5_000, ...channelOptions } = options;
+  const { host, port } = typeof address === 'string' ? parseAddress(address, 1) : address;
+  const peer = formatAddress({ host, port });
+  return new Promise((resolve, reject) => {
+    let timer: NodeJS.Timeout | undefined;
+    const connecting: ChannelHandler = {
+      onMessage: () => {},
+      onClose: (error) => {
+        clearTimeout(timer);
+        reject(error?.code === 'PEER_UNREACHABLE' ? error : unreachable(peer, error?.cause));
+      },
+    };
+    const channel = new Channel(peer, connecting, channelOptions, (onread) => {
+      const socket = new Socket({ onread } as SocketConstructorOpts);
+      socket.once('connect', () => {
+        clearTimeout(timer);
+        channel.handler = handler;
+        channel.start();
+        resolve(channel);
+      });
+      return { socket: socket.connect({ host, port, noDelay: true }), direct: true };
+    });
+    timer = setTimeout(() => {
+      const text = `cannot reach ${peer} within ${timeoutMs} ms: ${ADVICE.ETIMEDOUT}`;
+      channel.destroy(new AbdmError('PEER_UNREACHABLE', text));
+    }, timeoutMs);
+  });
+}
+
+function unreachable(peer: string, cause: unknown): AbdmError {
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+  const why = ADVICE[code] ?? (cause instanceof Error ? cause.message : 'the connection was given up');
+  return new AbdmError('PEER_UNREACHABLE', `cannot reach ${peer}: ${why}${code && ` (${code})`}`, { cause });
+}

@@ -1,0 +1,28 @@
+// Accepted sockets that read straight into memory of our choice.
+//
+// net.Socket does that if it is constructed with `onread`, but a server constructs its sockets itself and offers no way to pass it. So the
+// TCP handle is moved into a socket of our own; Node does the same when it hands a socket to a child process. On Node 20, 22 and 24 this
+// takes 0.14 CPU s/GiB at the receiver; 'data' events and a copy take 0.30 to 0.40. `_handle` is not a public name, so where it
+// does not look as expected the accepted socket is used as it is, by 'data' events: slower, never wrong.
+
+import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
+
+interface Handle {
+  readStart?: unknown;
+  useUserBuffer?: unknown;
+}
+
+/**
+ * Moves the connection of `accepted` into a new socket that reads by `onread`, and destroys the empty shell: to its server it is a closed
+ * connection. The server must have been made with `pauseOnConnect`, else bytes may have been read already.
+ * @returns null, and `accepted` is untouched, if this is not possible here.
+ */
+export function takeOver(accepted: Socket, onread: OnReadOpts): Socket | null {
+  const shell = accepted as unknown as { _handle?: Handle | null };
+  const handle = shell._handle;
+  if (!handle || typeof handle.useUserBuffer !== 'function' || typeof handle.readStart !== 'function') return null;
+  if (accepted.bytesRead !== 0 || accepted.destroyed) return null;
+  shell._handle = null;
+  accepted.destroy();
+  return new Socket({ handle, onread } as SocketConstructorOpts);
+}
