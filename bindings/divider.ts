@@ -161,9 +161,9 @@ export class Divider {
     while (this.#frames.free === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Batches whose frames are held. */
-  get heldSlots(): number {
-    return this.#frames.held;
+  /** Slots that `divide` would still find. */
+  get freeSlots(): number {
+    return this.#frames.free;
   }
 
   /** Divides a batch. Throws NO_SLOT if no slot is free (`ready` tells when), USAGE if the pages are impossible. */

@@ -32,7 +32,9 @@ export type AbdmErrorCode =
   /** The operator, or a signal, ended it. */
   | 'CANCELLED'
   /** The peer ended it and said why. */
-  | 'PEER_ABORTED';
+  | 'PEER_ABORTED'
+  /** A mistake of abdm's own: please report it. */
+  | 'INTERNAL';
 
 export class AbdmError extends Error {
   override readonly name = 'AbdmError';
@@ -42,6 +44,12 @@ export class AbdmError extends Error {
     super(message, options);
     this.code = code;
   }
+}
+
+/** `cause` itself if it is coded; otherwise an INTERNAL error around it. */
+export function asAbdmError(cause: unknown): AbdmError {
+  if (cause instanceof AbdmError) return cause;
+  return new AbdmError('INTERNAL', cause instanceof Error ? cause.message : String(cause), { cause });
 }
 
 // What the engine says of a frame (assembly/frame.ts), by number.

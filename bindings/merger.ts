@@ -58,13 +58,12 @@ export interface MergedFrame {
   readonly waitingPages: number;
 }
 
-/** Pages by kind, as they were merged. */
+/** A VM's pages by kind, as they were merged. */
 export interface MergerCounts {
   zeroPages: number;
   duplicatePages: number;
   compressedPages: number;
   normalPages: number;
-  frames: number;
 }
 
 function sameId(memory: Uint8Array, ptr: number, id: Uint8Array): boolean {
@@ -91,13 +90,8 @@ const NAMES = RESULT_PTR + 704;
 const REFERENCES = RESULT_PTR + 960;
 
 export class Merger {
-  readonly counts: MergerCounts = {
-    zeroPages: 0,
-    duplicatePages: 0,
-    compressedPages: 0,
-    normalPages: 0,
-    frames: 0,
-  };
+  /** By VM. */
+  readonly counts: readonly MergerCounts[];
   /** Bytes of the engine's memory that belong to no slot: room for one page. */
   readonly #pagePtr: number;
   readonly #mergedPtr: number;
@@ -123,6 +117,7 @@ export class Merger {
     this.#slots = slots;
     this.#pagePtr = pagePtr;
     this.#mergedPtr = mergedPtr;
+    this.counts = vms.map(() => ({ zeroPages: 0, duplicatePages: 0, compressedPages: 0, normalPages: 0 }));
     let first = 0;
     vms.forEach(({ pages }, vm) => {
       engine.exports.mapVm(vm, first, pages);
@@ -179,13 +174,18 @@ export class Merger {
     const pages = view.getUint32(RESULT_PTR + 4, true);
     const id = view.getFloat64(RESULT_PTR + 8, true);
     const base = view.getFloat64(RESULT_PTR + 16, true);
-    if (!this.#merged.has(id)) this.#count(pages);
+    if (!this.#merged.has(id)) this.#count(this.counts[vm]!, pages);
     this.#place(vm, base, pages, sink);
     const waitingPages = this.#resolve(id, vm, base, pages, sink);
     this.#merged.set(id, { vm, base, deltas: this.#gaps(pages) });
     this.#wanted.delete(id);
     this.#release(id, pages, sink);
     return { id, vm, pages, waitingPages };
+  }
+
+  /** Frames merged so far. */
+  get frames(): number {
+    return this.#merged.size;
   }
 
   /** Frames that were merged but must be merged once more, for pages that refer to what they hold. */
@@ -216,10 +216,8 @@ export class Merger {
     return found === end ? -1 : found - first;
   }
 
-  #count(pages: number): void {
+  #count(counts: MergerCounts, pages: number): void {
     const { memory } = this.#engine;
-    const { counts } = this;
-    counts.frames++;
     for (let slot = 0; slot < pages; slot++) {
       if (memory[ACTIONS + slot] === STALE) continue;
       const kind = memory[KINDS + slot];

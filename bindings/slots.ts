@@ -26,10 +26,6 @@ export class Slots {
     return this.#free.length;
   }
 
-  get held(): number {
-    return this.#all.length - this.#free.length;
-  }
-
   /** Throws NO_SLOT if all are taken. */
   take(): Slot {
     const slot = this.#free.pop();

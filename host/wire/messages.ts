@@ -59,7 +59,7 @@ const RULES: readonly (Rule | undefined)[] = [
   rule('MISSING', 0, 0, true),
   rule('DROP', 0, 0),
   rule('DROPPED', 2, SMALL_BYTES),
-  rule('IMAGES', 2, 1024 * 1024),
+  rule('IMAGES', 2, 8 * 1024 * 1024),
   rule('READY', 2, SMALL_BYTES),
   rule('RECORDS', 1, SMALL_BYTES),
   rule('DIVIDED', 2, SMALL_BYTES),

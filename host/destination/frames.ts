@@ -1,0 +1,70 @@
+// Frames that come straight from the source: towards it the destination is a node like any other, which says STORED when a frame is merged.
+//
+// It pushes back by not reading: while the rate limit is in debt or no slot is free, the next frame's body waits in the source.
+
+import { AbdmError } from '../../bindings/errors.js';
+import type { FrameSlot, Merger } from '../../bindings/merger.js';
+import type { BodyTarget, Channel, ChannelHandler } from '../wire/channel.js';
+import { encodeU64, type MessageHeader, MessageType, messageName } from '../wire/messages.js';
+import type { RateLimit } from '../wire/rate.js';
+
+/** There is always room: frames are merged as they come. */
+const FREE_BYTES = encodeU64(Number.MAX_SAFE_INTEGER);
+
+export class FrameLane implements ChannelHandler {
+  readonly #merger: Merger;
+  readonly #limit: RateLimit;
+  readonly #onFrame: (slot: FrameSlot, bytes: number) => void;
+  readonly #onClose: (error: AbdmError | null) => void;
+  /** The frame that is being received. */
+  #slot: FrameSlot | null = null;
+
+  /** `onFrame` must be done with the slot when it returns; what it throws ends the lane. */
+  constructor(
+    merger: Merger,
+    limit: RateLimit,
+    onFrame: (slot: FrameSlot, bytes: number) => void,
+    onClose: (error: AbdmError | null) => void,
+  ) {
+    this.#merger = merger;
+    this.#limit = limit;
+    this.#onFrame = onFrame;
+    this.#onClose = onClose;
+  }
+
+  bodyTarget(header: MessageHeader, channel: Channel): BodyTarget {
+    if (header.type !== MessageType.PUT) return null;
+    const waitMs = this.#merger.freeSlots > 0 ? this.#limit.waitMs : 1;
+    if (waitMs > 0) {
+      setTimeout(() => channel.resume(), waitMs);
+      return 'wait';
+    }
+    this.#slot = this.#merger.acquire();
+    if (header.bodyBytes > this.#slot.bytes.byteLength) {
+      throw new AbdmError('PROTOCOL', `frame ${header.id} has ${header.bodyBytes} bytes, too many`);
+    }
+    this.#limit.take(header.bodyBytes);
+    return this.#slot.bytes.subarray(0, header.bodyBytes);
+  }
+
+  onMessage(header: MessageHeader, body: Uint8Array, channel: Channel): void {
+    if (header.type === MessageType.DROP) return;
+    if (header.type !== MessageType.PUT) {
+      throw new AbdmError('PROTOCOL', `${messageName(header.type)} came where only PUT is expected`);
+    }
+    const slot = this.#slot!;
+    this.#slot = null;
+    try {
+      this.#onFrame(slot, body.byteLength);
+    } finally {
+      slot.release();
+    }
+    channel.send(MessageType.STORED, header.id, FREE_BYTES);
+  }
+
+  onClose(error: AbdmError | null): void {
+    this.#slot?.release();
+    this.#slot = null;
+    this.#onClose(error);
+  }
+}

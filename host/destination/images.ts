@@ -1,0 +1,60 @@
+// The images that a migration is merged into: opened when the source has said how large they are, visible under their names only when whole.
+
+import { AbdmError } from '../../bindings/errors.js';
+import type { PageSink } from '../../bindings/merger.js';
+import type { ImageSink } from '../image/image.js';
+
+/** An image that the operator named, and how to begin it. */
+export interface ImageTarget {
+  readonly name: string;
+  open(bytes: number): ImageSink;
+}
+
+export class Images implements PageSink {
+  readonly #sinks: ImageSink[] = [];
+
+  /** Opens the targets for the images that were announced, matched by name. @throws {AbdmError} USAGE if they are not the same, IMAGE. */
+  static async open(
+    announced: readonly { name: string; bytes: number }[],
+    targets: readonly ImageTarget[],
+  ): Promise<Images> {
+    const byName = new Map(targets.map((target) => [target.name, target]));
+    const names = (list: readonly { name: string }[]) => list.map(({ name }) => name).join(', ');
+    if (announced.length !== targets.length || announced.some(({ name }) => !byName.has(name))) {
+      const text = `the source sends ${names(announced)}, but the destination expects ${names(targets)}`;
+      throw new AbdmError('USAGE', `${text}: both must name the same images`);
+    }
+    const images = new Images();
+    try {
+      for (const { name, bytes } of announced) images.#sinks.push(byName.get(name)!.open(bytes));
+    } catch (error) {
+      await images.discard();
+      throw error;
+    }
+    return images;
+  }
+
+  write(vm: number, pfn: number, memory: Uint8Array, offset: number, bytes: number): void {
+    this.#sinks[vm]!.write(pfn, memory, offset, bytes);
+  }
+
+  zero(vm: number, pfn: number, pages: number): void {
+    this.#sinks[vm]!.zero(pfn, pages);
+  }
+
+  // No guest runs on these images before they are whole: what was merged into them is still there.
+  read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean {
+    this.#sinks[vm]!.read(pfn, memory, offset);
+    return true;
+  }
+
+  /** Makes all of them visible. @throws {AbdmError} IMAGE. */
+  async commit(): Promise<void> {
+    for (const sink of this.#sinks) await sink.commit();
+  }
+
+  /** Removes what is there so far. */
+  async discard(): Promise<void> {
+    for (const sink of this.#sinks) await sink.discard();
+  }
+}
