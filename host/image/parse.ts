@@ -1,0 +1,78 @@
+// NAME=IMAGE, as it stands on a command line: the name of a VM in the migration, and where its memory is.
+import { AbdmError } from '../../bindings/errors.js';
+import { FileSource } from './file.js';
+import { FileSink } from './filesink.js';
+import type { ImageSink, ImageSource } from './image.js';
+import { openProcess } from './process.js';
+
+export interface ImageSpec {
+  readonly name: string;
+  /** `file`, `process`. */
+  readonly scheme: string;
+  /** What stands behind the colon: a path, a pid. */
+  readonly place: string;
+}
+
+interface Scheme {
+  /** For messages. */
+  readonly form: string;
+  /** Says what is wrong with a place, if anything is. */
+  check?(place: string): string | undefined;
+  openSource?(place: string): ImageSource | Promise<ImageSource>;
+  openSink?(place: string, bytes: number): ImageSink;
+}
+
+const SCHEMES: Readonly<Record<string, Scheme>> = {
+  file: {
+    form: 'file:PATH',
+    openSource: (path) => new FileSource(path),
+    openSink: (path, bytes) => new FileSink(path, bytes),
+  },
+  process: {
+    form: 'process:PID',
+    check: (pid) => (/^[1-9]\d{0,9}$/.test(pid) ? undefined : `"${pid}" is not the number of a process`),
+    openSource: (pid) => openProcess(Number(pid)),
+  },
+};
+
+const FORMS = Object.values(SCHEMES).map(({ form }) => form);
+
+/** @throws AbdmError USAGE that says what is wrong with `text`, and what is known. */
+export function parseImage(text: string): ImageSpec {
+  const usage = (what: string) => new AbdmError('USAGE', `${text}: ${what}`);
+  // Names stand in messages, on wires and in file names.
+  const match = /^([A-Za-z0-9][A-Za-z0-9._-]{0,63})=(.*)$/s.exec(text);
+  if (!match) throw usage('expected NAME=IMAGE, where NAME is up to 64 letters, digits, ".", "_" and "-"');
+  const [, name, image] = match;
+  const colon = image!.indexOf(':');
+  const known = `an image is one of ${FORMS.join(', ')}`;
+  if (colon < 0) throw usage(`"${image}" does not say what kind of image it is; ${known}`);
+  const scheme = image!.slice(0, colon);
+  const place = image!.slice(colon + 1);
+  if (!Object.hasOwn(SCHEMES, scheme)) throw usage(`"${scheme}:" is not known; ${known}`);
+  const { form, check } = SCHEMES[scheme]!;
+  if (place === '' || place.includes('\0')) throw usage(`expected ${form}`);
+  const wrong = check?.(place);
+  if (wrong) throw usage(`${wrong}; expected ${form}`);
+  return { name: name!, scheme, place };
+}
+
+/** Opens what `spec` names for reading; a process is stopped by this. @throws AbdmError IMAGE, USAGE. */
+export async function openSource(spec: ImageSpec): Promise<ImageSource> {
+  const open = SCHEMES[spec.scheme]?.openSource;
+  if (!open) throw cannot(spec, 'be read from', 'openSource');
+  return open(spec.place);
+}
+
+/** Begins an image of `bytes` bytes where `spec` says. @throws AbdmError IMAGE, USAGE. */
+export function openSink(spec: ImageSpec, bytes: number): ImageSink {
+  const open = SCHEMES[spec.scheme]?.openSink;
+  if (!open) throw cannot(spec, 'be written to', 'openSink');
+  return open(spec.place, bytes);
+}
+
+function cannot({ name, scheme, place }: ImageSpec, what: string, ability: 'openSource' | 'openSink'): AbdmError {
+  const able = Object.values(SCHEMES).filter((candidate) => candidate[ability]);
+  const forms = able.map(({ form }) => form).join(', ');
+  return new AbdmError('USAGE', `${name}=${scheme}:${place}: this image cannot ${what}; use ${forms}`);
+}
