@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { AbdmError } from '#abdm/bindings/errors.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { MAX_FRAME_BYTES, MessageType } from '#abdm/host/wire/messages.js';
@@ -98,6 +99,18 @@ describe.each([
     expect(seen.every((ok) => ok)).toBe(true);
     expect(here.pendingBytes).toBe(0);
     expect(written).toBe(frames);
+  });
+
+  it('gets its ERROR through to a peer that is still sending, even from within a wait', async () => {
+    const { server, client, here, there } = await pair({ neverDirect });
+    server.target = () => 'wait';
+    for (let id = 0; id < 40; id++) here.send(PUT, id, new Uint8Array(MAX_FRAME_BYTES));
+    await until(() => server.asked.length === 1);
+    there.fail(new AbdmError('NO_ROOM', 'enough'));
+    expect(await client.closed).toMatchObject({ code: 'PEER_ABORTED' });
+    expect((await client.closed)!.message).toContain('enough (NO_ROOM)');
+    expect(await server.closed).toMatchObject({ code: 'NO_ROOM' });
+    expect(server.messages).toEqual([]);
   });
 
   it('does not lose a resume that comes before the wait', async () => {

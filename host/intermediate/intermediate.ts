@@ -1,0 +1,98 @@
+// An intermediate: keeps frames for others, and knows nothing of what is in them. Everything that a client could make it hold is bounded:
+// connections, migrations, frames, bytes kept, bytes waiting to be written; what one client does wrong ends its own connection only.
+
+import { AbdmError } from '../../bindings/errors.js';
+import { formatAddress } from '../wire/address.js';
+import type { ChannelOptions } from '../wire/channel.js';
+import { listen } from '../wire/listen.js';
+import { BankPool } from './banks.js';
+import type { FrameCheck } from './frames.js';
+import { Migrations } from './migrations.js';
+import { Session, type SessionEvent } from './session.js';
+
+export type IntermediateEvent =
+  | SessionEvent
+  | { readonly type: 'expired'; readonly migration: string; readonly frames: number; readonly bytes: number };
+
+export interface IntermediateOptions {
+  /** HOST:PORT; port 0 for any free one. */
+  readonly listen: string;
+  /** What it keeps at most, in bytes: frames, rounded up to cache lines, and the index of them. 1 MiB to 127 GiB. */
+  readonly memoryBytes: number;
+  /** HOST:PORT under which others reach it, where that is not where it listens. */
+  readonly announce?: string;
+  readonly onEvent?: (event: IntermediateEvent) => void;
+  /** Frames of a migration that nobody was connected for are dropped after this. Default 10 min. */
+  readonly leaseMs?: number;
+  /** Each frame is passed through it before it is acknowledged. Default: all are good. */
+  readonly check?: FrameCheck;
+  /** Default 256. */
+  readonly maxConnections?: number;
+  /** Default 32: each may need a bank of its own (banks.ts). */
+  readonly maxMigrations?: number;
+  readonly channel?: ChannelOptions;
+}
+
+export interface IntermediateStatus {
+  readonly address: string;
+  readonly memoryBytes: number;
+  /** What is left of it. */
+  readonly freeBytes: number;
+  /** Frames kept, and their bytes. */
+  readonly frames: number;
+  readonly keptBytes: number;
+  readonly connections: number;
+  readonly migrations: readonly { id: string; frames: number; bytes: number; connections: number }[];
+}
+
+export interface Intermediate {
+  /** HOST:PORT under which it can be reached. */
+  readonly address: string;
+  status(): IntermediateStatus;
+  /** Ends all connections, telling the clients so, and forgets all frames. */
+  close(): Promise<void>;
+}
+
+const MAX_LEASE_MS = 2 ** 31 - 1;
+
+/**
+ * @throws {AbdmError} `USAGE` if an option is wrong, or if it cannot listen there.
+ */
+export async function startIntermediate(options: IntermediateOptions): Promise<Intermediate> {
+  const { leaseMs = 600_000, maxConnections = 256, maxMigrations = 32, check = () => null, channel } = options;
+  if (!(leaseMs > 0 && leaseMs <= MAX_LEASE_MS)) throw new AbdmError('USAGE', `a lease is not ${leaseMs} ms long`);
+  const onEvent = options.onEvent ?? (() => {});
+  const pool = new BankPool(options.memoryBytes);
+  const migrations = new Migrations(pool, check, {
+    maxMigrations,
+    leaseMs,
+    onExpired: (migration, dropped) => onEvent({ type: 'expired', migration, ...dropped }),
+  });
+  const listener = await listen(options.listen, (opened) => new Session(opened, pool, migrations, onEvent), {
+    ...channel,
+    maxConnections,
+  });
+  const address = options.announce ?? formatAddress(listener.address);
+
+  return {
+    address,
+    status: () => {
+      const all = [...migrations].map(({ id, frames, connections }) => {
+        return { id, frames: frames.count, bytes: frames.bytes, connections };
+      });
+      return {
+        address,
+        memoryBytes: pool.memoryBytes,
+        freeBytes: pool.freeBytes,
+        frames: all.reduce((sum, { frames }) => sum + frames, 0),
+        keptBytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
+        connections: listener.connections,
+        migrations: all,
+      };
+    },
+    close: async () => {
+      await listener.close(new AbdmError('CANCELLED', `the intermediate ${address} is shutting down`));
+      migrations.clear();
+    },
+  };
+}
