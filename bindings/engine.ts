@@ -9,7 +9,7 @@
 //   +------------+-----------------+---------------+-----+--------------+
 //                 each 128-byte aligned, zero at first
 
-import { instantiate } from '@assemblyscript/loader';
+import { instantiateSync } from '@assemblyscript/loader';
 import { type EngineExports, FIXED_BYTES } from './abi.js';
 import { AbdmError } from './errors.js';
 
@@ -54,7 +54,7 @@ export function compileEngine(): Promise<WebAssembly.Module> {
 }
 
 /** Creates an engine over a memory of the plan's size. Throws USAGE if that is more than one memory can be, or than there is. */
-export async function createEngine(plan: MemoryPlan, module?: WebAssembly.Module): Promise<Engine> {
+export async function createEngine(plan: MemoryPlan): Promise<Engine> {
   const pages = Math.ceil(plan.bytes / WASM_PAGE_BYTES);
   if (pages > MAX_WASM_PAGES) {
     throw new AbdmError(
@@ -68,6 +68,11 @@ export async function createEngine(plan: MemoryPlan, module?: WebAssembly.Module
   } catch (cause) {
     throw new AbdmError('USAGE', `there is no memory for an engine of ${plan.bytes} bytes`, { cause });
   }
-  const { instance } = await instantiate(module ?? (await compileEngine()), { env: { memory } });
+  return engineOver(await compileEngine(), memory);
+}
+
+/** An engine over a memory that is there already, and whose first FIXED_BYTES bytes are the engine's. */
+export function engineOver(module: WebAssembly.Module, memory: WebAssembly.Memory): Engine {
+  const { instance } = instantiateSync(module, { env: { memory } });
   return { exports: instance.exports as unknown as EngineExports, memory: new Uint8Array(memory.buffer) };
 }

@@ -3,7 +3,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 import { Destination } from '../destination/destination.js';
 import type { ImageSource } from '../image/image.js';
-import { openSink, openSource, parseImage } from '../image/parse.js';
+import { openSource, parseImage, sinkOpener } from '../image/parse.js';
 import { startIntermediate } from '../intermediate/intermediate.js';
 import { Ejection } from '../source/source.js';
 import { EXIT, exitCodeOf, onSignal } from './exit.js';
@@ -59,7 +59,7 @@ export async function merge(
   names: string[],
   { listen, rate }: { listen: string; rate?: number },
 ): Promise<number> {
-  const images = parseImages(names).map((spec) => ({ name: spec.name, open: (bytes: number) => openSink(spec, bytes) }));
+  const images = parseImages(names).map((spec) => ({ name: spec.name, open: sinkOpener(spec) }));
   const destination = await Destination.start({
     listen,
     images,

@@ -64,11 +64,14 @@ export async function openSource(spec: ImageSpec): Promise<ImageSource> {
   return open(spec.place);
 }
 
-/** Begins an image of `bytes` bytes where `spec` says. @throws AbdmError IMAGE, USAGE. */
-export function openSink(spec: ImageSpec, bytes: number): ImageSink {
+/**
+ * How to begin an image where `spec` says, once it is known how many bytes it has; that throws IMAGE.
+ * @throws AbdmError USAGE if it is of a kind that cannot be written to.
+ */
+export function sinkOpener(spec: ImageSpec): (bytes: number) => ImageSink {
   const open = SCHEMES[spec.scheme]?.openSink;
   if (!open) throw cannot(spec, 'be written to', 'openSink');
-  return open(spec.place, bytes);
+  return (bytes) => open(spec.place, bytes);
 }
 
 function cannot({ name, scheme, place }: ImageSpec, what: string, ability: 'openSource' | 'openSink'): AbdmError {

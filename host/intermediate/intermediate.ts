@@ -1,6 +1,7 @@
 // An intermediate: keeps frames for others, and knows nothing of what is in them. Everything that a client could make it hold is bounded:
 // connections, migrations, frames, bytes kept, bytes waiting to be written; what one client does wrong ends its own connection only.
 
+import { createFrameChecker } from '../../bindings/check.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { formatAddress } from '../wire/address.js';
 import type { ChannelOptions } from '../wire/channel.js';
@@ -24,7 +25,7 @@ export interface IntermediateOptions {
   readonly onEvent?: (event: IntermediateEvent) => void;
   /** Frames of a migration that nobody was connected for are dropped after this. Default 10 min. */
   readonly leaseMs?: number;
-  /** Each frame is passed through it before it is acknowledged. Default: all are good. */
+  /** Each frame is passed through it before it is acknowledged. Default: it must be a frame, and whole. */
   readonly check?: FrameCheck;
   /** Default 256. */
   readonly maxConnections?: number;
@@ -59,7 +60,8 @@ const MAX_LEASE_MS = 2 ** 31 - 1;
  * @throws {AbdmError} `USAGE` if an option is wrong, or if it cannot listen there.
  */
 export async function startIntermediate(options: IntermediateOptions): Promise<Intermediate> {
-  const { leaseMs = 600_000, maxConnections = 256, maxMigrations = 32, check = () => null, channel } = options;
+  const { leaseMs = 600_000, maxConnections = 256, maxMigrations = 32, channel } = options;
+  const check = options.check ?? (await createFrameChecker());
   if (!(leaseMs > 0 && leaseMs <= MAX_LEASE_MS)) throw new AbdmError('USAGE', `a lease is not ${leaseMs} ms long`);
   const onEvent = options.onEvent ?? (() => {});
   const pool = new BankPool(options.memoryBytes);

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { AbdmError } from '#abdm/bindings/errors.js';
-import { openSink, openSource, parseImage } from '#abdm/host/image/parse.js';
+import { openSource, parseImage, sinkOpener } from '#abdm/host/image/parse.js';
 import { tempDir } from '../temp.js';
 
 test.each([
@@ -46,12 +46,12 @@ test('a file is opened and made by its name', async () => {
   const source = await openSource(parseImage(`a=file:${join(dir, 'in')}`));
   expect(source.bytes).toBe(5);
   await source.close();
-  const sink = openSink(parseImage(`a=file:${join(dir, 'out')}`), 5);
+  const sink = sinkOpener(parseImage(`a=file:${join(dir, 'out')}`))(5);
   await sink.discard();
 });
 
 test('a process is no place to write to', () => {
-  expect(() => openSink(parseImage('a=process:1'), 5)).toThrow(
+  expect(() => sinkOpener(parseImage('a=process:1'))).toThrow(
     /a=process:1: this image cannot be written to; use file:PATH$/,
   );
 });
