@@ -40,7 +40,7 @@ export const LZ4_TABLE: usize = 0x10000;
 export const LZ4_CHAIN: usize = 0x20000;
 export const FIXED_BYTES: usize = 0x70000;
 
-/** NH key: 256 vectors for the page and three more, by which the four passes are shifted (hash.ts). */
+/** NH key: 256 vectors for the page and three more, by which the four passes are shifted (content-id.ts). */
 export const NH_KEY: usize = KEYS;
 export const NH_KEY_BYTES: usize = 4144;
 /** 16 bytes: finishes content ids. */

@@ -1,11 +1,13 @@
 // The zero test.
 //
 // A guest's untouched memory is most of what a migration does not have to send, so this is the first thing that happens to every page.
-// It is fast because it mostly does not run to the end: a page that is not zero nearly always shows it in its first bytes, so those are
-// looked at alone, before the long way. On the long way, 128 bytes are folded into one vector, and so share one branch: what is left is
-// bound by how many loads the CPU starts per cycle.
 //
-//   |<- 64: tested alone ->|<- 64 ->|<------ 128 ------>|<------ 128 ------>| ...                                    4096|
+// Why it is as fast as it is: a page that is not zero nearly always shows it in its first bytes, so 16 of them are looked at before the
+// vectors are started. On the long way 128 bytes are folded into one vector and share one branch; what is left is bound by how many loads
+// the CPU starts per cycle.
+//
+//   |<- 16: looked at first
+//   |<------ 128: one branch ------>|<------ 128: one branch ------>|<------ ...                                     4096 ->|
 
 import { PAGE_BYTES } from './layout';
 
@@ -16,14 +18,12 @@ function fold64(ptr: usize): v128 {
 
 /** True if the 4 KiB at `ptr` are all zero. */
 export function isZero(ptr: usize): bool {
-  if (v128.any_true(fold64(ptr))) return false;
-  if (v128.any_true(fold64(ptr + 64))) return false;
+  if (load<u64>(ptr) | load<u64>(ptr, 8)) return false;
   const end = ptr + PAGE_BYTES;
-  ptr += 128;
-  while (ptr < end) {
+  do {
     if (v128.any_true(v128.or(fold64(ptr), fold64(ptr + 64)))) return false;
     ptr += 128;
-  }
+  } while (ptr !== end); // not `<`: behind the last page of 4 GiB, `end` is 0
   return true;
 }
 
@@ -31,7 +31,7 @@ export function isZero(ptr: usize): bool {
 export function countZero(ptr: usize, pages: u32): u32 {
   const end = ptr + <usize>pages * PAGE_BYTES;
   let zero: u32 = 0;
-  while (ptr < end) {
+  while (ptr !== end) {
     zero += u32(isZero(ptr));
     ptr += PAGE_BYTES;
   }

@@ -27,9 +27,8 @@ export function sipHash128(keyPtr: usize, ptr: usize, bytes: u32, outPtr: usize)
   let v3: u64 = k1 ^ 0x7465646279746573;
 
   const last = ptr + <usize>(bytes & ~7);
-  const end = last + 8;
-  while (ptr < end) {
-    const m = ptr < last ? load<u64>(ptr) : lastWord(last, bytes);
+  for (;;) {
+    const m = ptr !== last ? load<u64>(ptr) : lastWord(last, bytes);
     v3 ^= m;
     for (let round = 0; round < 2; round++) {
       v0 += v1;
@@ -43,6 +42,7 @@ export function sipHash128(keyPtr: usize, ptr: usize, bytes: u32, outPtr: usize)
       v2 = rotl<u64>(v2, 32);
     }
     v0 ^= m;
+    if (ptr === last) break;
     ptr += 8;
   }
 

@@ -32,11 +32,15 @@ export interface EngineExports {
   /** How many of `pages` consecutive pages are all zero. */
   countZero(pagesPtr: number, pages: number): number;
 
-  // hash.ts
+  // xxh3.ts
   /** XXH3-64, seed 0, of `bytes` at `ptr`; written to `outPtr` as a little-endian u64. */
   xxh3(ptr: number, bytes: number, outPtr: number): void;
+
+  // siphash.ts
   /** SipHash-2-4 with 128-bit output of `bytes` at `ptr` under the 16 bytes at `keyPtr`, to `outPtr`. */
   sipHash128(keyPtr: number, ptr: number, bytes: number, outPtr: number): void;
+
+  // content-id.ts
   /** Four Toeplitz passes of NH over one page under the expanded key: four little-endian u64 to `outPtr`. For tests only. */
   nh(pagePtr: number, outPtr: number): void;
   /** Expands the 32 bytes at `keyPtr` into the engine's key schedule. */

@@ -27,7 +27,7 @@ function keyed(secret: Uint8Array) {
 
 const randomKey = () => Uint8Array.from({ length: KEY_BYTES }, next);
 
-/** Pages that try carries: random, all ones, all zeros, only few bits. */
+/** Pages that try carries: all zeros, all ones, zeros and then one byte over and over, random. */
 function fillPage(kind: number, ptr: number) {
   const page = bytes.subarray(ptr, ptr + PAGE_BYTES);
   if (kind === 0) page.fill(0);
