@@ -13,7 +13,7 @@ import { hashImage } from '../image/hash.js';
 import { openSource, parseImage } from '../image/parse.js';
 import type { Summary } from '../summary.js';
 import { RoleProcess } from './child.js';
-import { comparisonTable, type Comparison, demoSummary } from './demo-report.js';
+import { Comparison, comparisonTable, demoSummary } from './demo-report.js';
 import { EXIT, onSignal } from './exit.js';
 import { type Output, progressLine } from './output.js';
 import { formatBytes } from './sizes.js';

@@ -21,6 +21,7 @@ async function start(options: Partial<IntermediateOptions> = {}): Promise<Interm
     listen: '127.0.0.1:0',
     memoryBytes: 64 * MiB,
     onEvent: (event) => events.push(event),
+    check: () => null,
     ...options,
     channel: { lingerMs: 200, ...options.channel },
   });
