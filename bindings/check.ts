@@ -4,7 +4,12 @@ import { compileEngine, engineOver } from './engine.js';
 import { type AbdmErrorCode, frameError } from './errors.js';
 
 /** Looks at the `bytes` bytes at `ptr` of a memory; null if they are a frame with the id `frameId`, or the code of what is wrong. */
-export type FrameChecker = (memory: WebAssembly.Memory, ptr: number, bytes: number, frameId: number) => AbdmErrorCode | null;
+export type FrameChecker = (
+  memory: WebAssembly.Memory,
+  ptr: number,
+  bytes: number,
+  frameId: number,
+) => AbdmErrorCode | null;
 
 /**
  * A checker for memories whose first `FIXED_BYTES` bytes are left to the engine. One engine is made for each memory, and goes with it.

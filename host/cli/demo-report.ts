@@ -27,7 +27,8 @@ const median = (values: readonly number[]): number => {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 };
 const exitMs = (runs: readonly Run[]) => median(runs.map(({ source }) => source.exitTimeMs ?? Number.NaN));
-const totalMs = (runs: readonly Run[]) => median(runs.map(({ destination }) => destination.totalMigrationTimeMs ?? Number.NaN));
+const totalMs = (runs: readonly Run[]) =>
+  median(runs.map(({ destination }) => destination.totalMigrationTimeMs ?? Number.NaN));
 
 /** The last line of `abdm demo --json`. */
 export function demoSummary(comparison: Comparison) {
@@ -67,7 +68,8 @@ export function demoSummary(comparison: Comparison) {
 export function comparisonTable(comparison: Comparison): string[] {
   const { direct, through, imageSha256, mergedSha256, verified } = comparison;
   const rows: [string, string, string][] = [['', 'direct', 'through intermediates']];
-  const row = (name: string, value: (runs: readonly Run[]) => string) => rows.push([name, value(direct), value(through)]);
+  const row = (name: string, value: (runs: readonly Run[]) => string) =>
+    rows.push([name, value(direct), value(through)]);
   const pages = (kind: 'zeroPages' | 'duplicatePages' | 'compressedPages' | 'normalPages') => (runs: readonly Run[]) =>
     String(sum(runs.at(-1)!.source, kind));
   row('exit time', (runs) => formatMs(exitMs(runs)));
@@ -83,7 +85,9 @@ export function comparisonTable(comparison: Comparison): string[] {
     rows.push([`frames at ${address}`, '', `${frames} (${formatBytes(bytes)})`]);
   }
   const widths = [0, 1, 2].map((column) => Math.max(...rows.map((cells) => cells[column]!.length)));
-  const lines = rows.map(([name, a, b]) => `  ${name.padEnd(widths[0]!)}  ${a.padStart(widths[1]!)}  ${b.padStart(widths[2]!)}`);
+  const lines = rows.map(
+    ([name, a, b]) => `  ${name.padEnd(widths[0]!)}  ${a.padStart(widths[1]!)}  ${b.padStart(widths[2]!)}`,
+  );
   const speedup = exitMs(direct) / exitMs(through);
   const ratio = totalMs(through) / totalMs(direct);
   return [

@@ -2,9 +2,9 @@
 // of its own on loopback; the image is the memory of a process that was filled with real data. It leaves directly, then through the
 // intermediates, in turn, and what arrives is compared with what left.
 
+import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';

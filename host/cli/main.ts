@@ -9,6 +9,7 @@ import { EXIT, exitCodeOfError } from './exit.js';
 import { Output } from './output.js';
 import { eject, intermediate, merge } from './roles.js';
 import { parseSize } from './sizes.js';
+import { DEFAULT_HEAP_BYTES } from './workload.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -33,7 +34,9 @@ const count = (least: number, most: number) => (text: string) => {
 
 /** An option that is also a variable: --listen is ABDM_LISTEN. */
 function option(flags: string, description: string, parse?: (text: string) => unknown): Option {
-  const made = new Option(flags, description).env(`ABDM_${/--([a-z-]+)/.exec(flags)![1]!.toUpperCase().replaceAll('-', '_')}`);
+  const made = new Option(flags, description).env(
+    `ABDM_${/--([a-z-]+)/.exec(flags)![1]!.toUpperCase().replaceAll('-', '_')}`,
+  );
   return parse ? made.argParser(parse) : made;
 }
 
@@ -60,7 +63,9 @@ Example, on five hosts:
 program
   .command('intermediate')
   .description('keep frames for others, until they are fetched and dropped')
-  .addOption(option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)).makeOptionMandatory())
+  .addOption(
+    option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)).makeOptionMandatory(),
+  )
   .addOption(option('--memory <size>', 'the most to keep, such as 16G', parseSize).makeOptionMandatory())
   .addOption(option('--announce <host:port>', 'where others reach it, if that is not where it listens', address(1)))
   .addOption(json())
@@ -69,7 +74,10 @@ program
 program
   .command('eject')
   .description('move images away from this host')
-  .argument('<name=image...>', 'what to move: NAME=file:PATH or NAME=process:PID (stopped meanwhile, continued afterwards)')
+  .argument(
+    '<name=image...>',
+    'what to move: NAME=file:PATH or NAME=process:PID (stopped meanwhile, continued afterwards)',
+  )
   .addOption(option('--to <host:port>', 'where abdm merge listens', address(1)).makeOptionMandatory())
   .addOption(option('--intermediates <host:port,...>', 'nodes that keep the frames until they are merged', addresses))
   .addOption(option('--direct', 'send straight to the destination, without intermediates'))
@@ -82,16 +90,25 @@ program
   .command('merge')
   .description('take images in: listens for one abdm eject, and ends when all is merged and verified')
   .argument('<name=image...>', 'where they go, by the names that the source gives them: NAME=file:PATH')
-  .addOption(option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)).makeOptionMandatory())
+  .addOption(
+    option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)).makeOptionMandatory(),
+  )
   .addOption(rate())
   .addOption(json())
   .action(run(merge));
 
 program
   .command('demo')
-  .description('show it: the memory of a process leaves directly, then through three intermediates, towards a slow destination')
+  .description(
+    'show it: the memory of a process leaves directly, then through three intermediates, towards a slow destination',
+  )
   .addOption(option('--image <image>', 'move this instead: file:PATH or process:PID'))
-  .addOption(option('--size <size>', 'memory of the process that the demo fills', parseSize).default(400 * 2 ** 20, '400M'))
+  .addOption(
+    option('--size <size>', 'data that its process is filled with, beside what Node itself takes', parseSize).default(
+      DEFAULT_HEAP_BYTES,
+      '224M',
+    ),
+  )
   .addOption(option('--rate <bytes/s>', 'what the destination takes in at most', parseSize).default(50e6, '50MB'))
   .addOption(option('--rounds <n>', 'migrations of each kind', count(1, 100)).default(3))
   .addOption(json())
