@@ -40,17 +40,48 @@ export interface Engine {
   readonly memory: Uint8Array;
 }
 
+/** A `WebAssembly.Module`; spelled so that programs whose `lib` does not know WebAssembly still compile. */
+export type EngineModule = typeof globalThis extends { WebAssembly: { Module: { prototype: infer M } } } ? M : object;
+
 let compiled: Promise<WebAssembly.Module> | undefined;
 
-/** The engine's code: read and compiled once. In a browser it is fetched from beside this file, elsewhere it is read from there. */
-export function compileEngine(): Promise<WebAssembly.Module> {
-  compiled ??= (async () => {
-    const url = new URL('../abdm.wasm', import.meta.url);
-    if (url.protocol !== 'file:') return WebAssembly.compile(await (await fetch(url)).arrayBuffer());
-    const { readFile } = await import('node:fs/promises');
-    return WebAssembly.compile(await readFile(url));
-  })();
+/**
+ * The engine's code, compiled once and then kept. Nobody needs to call this where `abdm.wasm` lies beside the library: in Node it is read from
+ * there, in a browser fetched, and bundlers that understand `new URL(..., import.meta.url)` bring it along. Elsewhere call it once with the bytes of
+ * `abdm/abdm.wasm`, or with the module made of them, before anything is created.
+ * @returns the module, such as to hand it to a worker.
+ * @throws {AbdmError} `USAGE` if the engine cannot be found or compiled; the next call tries again.
+ */
+export function compileEngine(source?: Uint8Array | ArrayBuffer | EngineModule): Promise<EngineModule> {
+  if (source !== undefined || compiled === undefined) {
+    const compiling = compile(source as BufferSource | WebAssembly.Module | undefined);
+    compiled = compiling;
+    compiling.catch(() => {
+      if (compiled === compiling) compiled = undefined;
+    });
+  }
   return compiled;
+}
+
+async function compile(source: BufferSource | WebAssembly.Module | undefined): Promise<WebAssembly.Module> {
+  if (source instanceof WebAssembly.Module) return source;
+  // Literally like this: it is the form in which bundlers recognize an asset.
+  const url = new URL('../abdm.wasm', import.meta.url);
+  try {
+    return await WebAssembly.compile(source ?? (await read(url)));
+  } catch (cause) {
+    const which = source ? 'that was given' : `at ${url}`;
+    throw new AbdmError('USAGE', `the engine ${which} cannot be loaded (${cause}): see compileEngine`, { cause });
+  }
+}
+
+async function read(url: URL): Promise<BufferSource> {
+  // Not an import: bundlers for browsers would stumble over it.
+  const node = url.protocol === 'file:' ? globalThis.process?.getBuiltinModule?.('node:fs/promises') : undefined;
+  if (node) return node.readFile(url);
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`HTTP ${response.status}`);
+  return response.arrayBuffer();
 }
 
 /** Creates an engine over a memory of the plan's size. Throws USAGE if that is more than one memory can be, or than there is. */
