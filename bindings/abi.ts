@@ -3,12 +3,15 @@
 // Addresses end in `Ptr`, sizes in `Bytes`. Page numbers and frame ids travel as f64: exact up to 2^53, and no BigInt is made per call.
 // Booleans come back as 0 or 1. Nothing here allocates; nothing keeps a pointer beyond its call, except what `init` is given.
 
+/** Bytes of a page. */
 export const PAGE_BYTES = 4096;
 /** Pages in a frame, at most. */
 export const FRAME_PAGES = 64;
 /** Pages in one call of `divide`, at most. */
 export const BATCH_PAGES = 256;
+/** VMs that can leave together in one migration, at most. */
 export const MAX_VMS = 64;
+/** Nodes that placement can choose from, at most. */
 export const MAX_NODES = 256;
 /** Where the sized part of the engine's memory begins (assembly/layout.ts). */
 export const FIXED_BYTES = 0x70000;
@@ -127,4 +130,5 @@ export function frameBound(pages: number): number {
   return 40 + pages * (8 + ID_BYTES + 8) + 16 + pages * PAGE_BYTES + 8;
 }
 
+/** Bytes of a frame, at most: 64 pages that do not compress. */
 export const MAX_FRAME_BYTES = frameBound(FRAME_PAGES);

@@ -1,22 +1,17 @@
 // Checks frames where they lie, for those who keep frames but have no key: lengths, header, page table, checksum.
 
-import { compileEngine, engineOver } from './engine.js';
+import { compileEngine, type EngineMemory, engineOver } from './engine.js';
 import { type AbdmErrorCode, frameError } from './errors.js';
 
 /** Looks at the `bytes` bytes at `ptr` of a memory; null if they are a frame with the id `frameId`, or the code of what is wrong. */
-export type FrameChecker = (
-  memory: WebAssembly.Memory,
-  ptr: number,
-  bytes: number,
-  frameId: number,
-) => AbdmErrorCode | null;
+export type FrameChecker = (memory: EngineMemory, ptr: number, bytes: number, frameId: number) => AbdmErrorCode | null;
 
 /**
  * A checker for memories whose first `FIXED_BYTES` bytes are left to the engine. One engine is made for each memory, and goes with it.
  */
 export async function createFrameChecker(): Promise<FrameChecker> {
   const module = await compileEngine();
-  const engines = new WeakMap<WebAssembly.Memory, ReturnType<typeof engineOver>>();
+  const engines = new WeakMap<EngineMemory, ReturnType<typeof engineOver>>();
   return (memory, ptr, bytes, frameId) => {
     let engine = engines.get(memory);
     if (!engine) {

@@ -27,6 +27,7 @@ import { AbdmError } from './errors.js';
 import { requireInteger } from './options.js';
 import { Slots } from './slots.js';
 
+/** What a divider is made for: the key, and sizes that hold as long as it lives. */
 export interface DividerOptions {
   /** The migration's secret, 32 random bytes: keys the content ids and the frames' tags. The merger needs the same. */
   key: Uint8Array;
@@ -60,6 +61,7 @@ export interface Batch {
   readonly bytes: Uint8Array;
   /** Where `bytes` begins in the engine's memory. */
   readonly ptr: number;
+  /** Gives the room back; it may then be acquired again. Throws SLOT_STATE if it was given back before. */
   release(): void;
 }
 
@@ -73,6 +75,7 @@ export interface DividedFrame {
   /** Page numbers relative to `base`; undefined if the pages follow each other. */
   readonly deltas: Uint16Array | undefined;
   readonly bytes: Uint8Array;
+  /** Gives the frame's bytes back, as soon as they are safe elsewhere. Throws SLOT_STATE if they were given back before. */
   release(): void;
 }
 
@@ -86,6 +89,7 @@ export interface DividerCounts {
   frameBytes: number;
 }
 
+/** Divides batches of pages into frames: finds zero pages and duplicates, compresses the rest. One engine and one memory each. */
 export class Divider {
   readonly counts: DividerCounts = {
     zeroPages: 0,

@@ -40,8 +40,11 @@ export interface Engine {
   readonly memory: Uint8Array;
 }
 
-/** A `WebAssembly.Module`; spelled so that programs whose `lib` does not know WebAssembly still compile. */
+// Spelled so that programs whose `lib` does not know WebAssembly compile against our typings.
+/** A `WebAssembly.Module`. */
 export type EngineModule = typeof globalThis extends { WebAssembly: { Module: { prototype: infer M } } } ? M : object;
+/** A `WebAssembly.Memory`. */
+export type EngineMemory = typeof globalThis extends { WebAssembly: { Memory: { prototype: infer M } } } ? M : object;
 
 let compiled: Promise<WebAssembly.Module> | undefined;
 
@@ -103,7 +106,7 @@ export async function createEngine(plan: MemoryPlan): Promise<Engine> {
 }
 
 /** An engine over a memory that is there already, and whose first FIXED_BYTES bytes are the engine's. */
-export function engineOver(module: WebAssembly.Module, memory: WebAssembly.Memory): Engine {
+export function engineOver(module: EngineModule, memory: EngineMemory): Engine {
   const { instance } = instantiateSync(module, { env: { memory } });
   return { exports: instance.exports as unknown as EngineExports, memory: new Uint8Array(memory.buffer) };
 }

@@ -1,5 +1,6 @@
 // Every error of the library and of the harness is an AbdmError with a code: a program branches on the code, a person reads the message.
 
+/** What went wrong, by name. New codes may be added. */
 export type AbdmErrorCode =
   /** A frame is cut short, or a length or a count in it is impossible. */
   | 'FRAME_MALFORMED'
@@ -36,6 +37,7 @@ export type AbdmErrorCode =
   /** A mistake of abdm's own: please report it. */
   | 'INTERNAL';
 
+/** What every function here throws. `code` is for programs, `message` for people: it says what, where and what to do. */
 export class AbdmError extends Error {
   override readonly name = 'AbdmError';
   readonly code: AbdmErrorCode;

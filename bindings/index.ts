@@ -9,7 +9,7 @@ export {
   type DividerCounts,
   type DividerOptions,
 } from './divider.js';
-export { compileEngine, type EngineModule } from './engine.js';
+export { compileEngine, type EngineMemory, type EngineModule } from './engine.js';
 export { AbdmError, type AbdmErrorCode } from './errors.js';
 export {
   type FrameSlot,

@@ -19,6 +19,7 @@ import { requireInteger } from './options.js';
 import { Slots } from './slots.js';
 import { WaitingPages } from './waiting.js';
 
+/** What a merger is made for: the key, and the images that it will merge. */
 export interface MergerOptions {
   /** The migration's secret, 32 bytes, as the divider has it. */
   key: Uint8Array;
@@ -46,6 +47,7 @@ export interface FrameSlot {
   readonly bytes: Uint8Array;
   /** Where `bytes` begins in the engine's memory. */
   readonly ptr: number;
+  /** Gives the room back. Throws SLOT_STATE if it was given back before. */
   release(): void;
 }
 
@@ -89,6 +91,7 @@ const ACTIONS = RESULT_PTR + 640;
 const NAMES = RESULT_PTR + 704;
 const REFERENCES = RESULT_PTR + 960;
 
+/** Merges frames, in whatever order they come, into the images of a gang. One engine and one memory each. */
 export class Merger {
   /** By VM. */
   readonly counts: readonly MergerCounts[];
@@ -204,6 +207,7 @@ export class Merger {
     return this.#engine.exports.bitmapCount(this.#mergedPtr, first, first + this.#pages[vm]!);
   }
 
+  /** True if the bytes of page `pfn` of `vm` are in place. */
   isMerged(vm: number, pfn: number): boolean {
     return this.#engine.exports.bitmapTest(this.#mergedPtr, this.#firsts[vm]! + pfn) !== 0;
   }

@@ -9,6 +9,7 @@ import { requireInteger } from './options.js';
 
 const NODE_BYTES = 24;
 
+/** A node that can be chosen. */
 export interface PlacementNode {
   /** What the node is known by, wherever placement is computed: its address. */
   name: string;
@@ -16,6 +17,7 @@ export interface PlacementNode {
   weight: number;
 }
 
+/** Chooses which nodes keep a frame: the same everywhere where the same nodes are known. */
 export class Placement {
   readonly #engine: Engine;
   readonly #view: DataView;
@@ -28,6 +30,7 @@ export class Placement {
     this.#scratchPtr = scratchPtr;
   }
 
+  /** Creates a placement with a small engine of its own. Throws USAGE. */
   static async create(): Promise<Placement> {
     const plan = new MemoryPlan();
     const scratchPtr = plan.reserve(1024);

@@ -1,1 +1,52 @@
-export {};
+// The harness `abdm/host`: the roles as the `abdm` command runs them, for programs of your own, and the parts they are made of. Node only. What
+// is not exported here may change without notice.
+
+// The roles. Destination takes a migration in: `start`, then wait for `done`. Ejection sends images away: create, then `run` once. An
+// intermediate keeps frames for others.
+
+export { Destination, type DestinationOptions } from './destination/destination.js';
+export {
+  type Intermediate,
+  type IntermediateEvent,
+  type IntermediateOptions,
+  type IntermediateStatus,
+  startIntermediate,
+} from './intermediate/intermediate.js';
+export { Ejection, type EjectOptions } from './source/source.js';
+
+// What roles are given and what they say: while they work (Status, events) and when they are done (Summary).
+
+export type { AnnouncedVm } from './destination/announcement.js';
+export type { ImageTarget } from './destination/images.js';
+export type { FrameCheck } from './intermediate/frames.js';
+export type { SessionEvent } from './intermediate/session.js';
+export type { Status, Summary, VmSummary } from './summary.js';
+
+// Images: where memory comes from and goes to. ImageSource and ImageSink are the interfaces to implement for a memory of your own. A FileSink
+// appears under its name when it is whole; a ProcessSource stops its process (Linux).
+
+export { FileSource } from './image/file.js';
+export { FileSink } from './image/filesink.js';
+export { hashImage } from './image/hash.js';
+export type { ImageSink, ImageSource, Region } from './image/image.js';
+export { type ImageSpec, openSource, parseImage, sinkOpener } from './image/parse.js';
+export { openProcess, type ProcessOptions, ProcessSource } from './image/process.js';
+
+// The nodes that keep frames, seen by their client. Mam says which of them takes the next frame; MamNode is one of them: put, get, drop. Implement
+// FrameKeeper to keep frames elsewhere.
+
+export { Mam } from './mam/mam.js';
+export { type FrameKeeper, MamNode } from './mam/node.js';
+
+// The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
+
+export { type Address, formatAddress, parseAddress } from './wire/address.js';
+export { type BodyTarget, Channel, type ChannelHandler, type ChannelOptions, type OpenSocket } from './wire/channel.js';
+export { type ConnectOptions, connect } from './wire/connect.js';
+export { Listener, type ListenOptions, listen } from './wire/listen.js';
+export { type MessageHeader, MessageType, PROTOCOL_VERSION } from './wire/messages.js';
+
+// From the library: an engine's memory, and what every failure is.
+
+export type { EngineMemory } from '../bindings/engine.js';
+export { AbdmError, type AbdmErrorCode } from '../bindings/errors.js';

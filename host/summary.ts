@@ -2,6 +2,7 @@
 
 import type { AbdmError } from '../bindings/errors.js';
 
+/** One VM's part of a summary. */
 export interface VmSummary {
   name: string;
   imageBytes: number;
@@ -17,6 +18,7 @@ export interface VmSummary {
   verified: boolean | null;
 }
 
+/** What a role says when it is done. A figure that it cannot know is null. */
 export interface Summary {
   type: 'summary';
   role: 'source' | 'destination';

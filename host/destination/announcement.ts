@@ -5,6 +5,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import { decodeJson, need } from '../wire/json.js';
 import { MessageType, maxBodyBytes } from '../wire/messages.js';
 
+/** A VM that a source will send: its name and its size. */
 export interface AnnouncedVm {
   name: string;
   bytes: number;

@@ -24,6 +24,7 @@ import { type Announced, readAnnouncement } from './announcement.js';
 import type { ImageTarget } from './images.js';
 import { Session } from './session.js';
 
+/** What a destination is started with. */
 export interface DestinationOptions {
   /** HOST:PORT, port 0 for any free one. */
   listen: Address | string;
@@ -39,6 +40,7 @@ const REPORT_MS = 250;
 
 const NO_PAGES = { zeroPages: 0, duplicatePages: 0, compressedPages: 0, normalPages: 0 };
 
+/** A migration as its destination sees it: `start`, then wait for `done`. */
 export class Destination {
   /** Resolves when the migration is over, however it ended. */
   readonly done: Promise<Summary>;
@@ -87,6 +89,7 @@ export class Destination {
     return this.#handedOver;
   }
 
+  /** How far it has come. */
   status(): Status {
     const mergedBytes = this.#session?.mergedBytes ?? 0;
     return {

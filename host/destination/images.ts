@@ -7,6 +7,7 @@ import type { ImageSink } from '../image/image.js';
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
   readonly name: string;
+  /** Begins the image, once its size is known. */
   open(bytes: number): ImageSink;
 }
 

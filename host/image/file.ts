@@ -22,6 +22,7 @@ const OPEN_HINTS: Record<string, string> = {
   EMFILE: 'too many files are open',
 };
 
+/** A file or a block device as an image. */
 export class FileSource implements ImageSource {
   readonly description: string;
   readonly regions: readonly Region[];

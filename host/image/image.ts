@@ -16,6 +16,7 @@ export interface Region {
   readonly pages: number;
 }
 
+/** An image that can be read. Implement it to send a memory of your own. */
 export interface ImageSource {
   /** For people: what this is. */
   readonly description: string;

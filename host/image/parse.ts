@@ -5,6 +5,7 @@ import { FileSink } from './filesink.js';
 import type { ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
 
+/** NAME=SCHEME:PLACE in its parts. */
 export interface ImageSpec {
   readonly name: string;
   /** `file`, `process`. */

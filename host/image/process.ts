@@ -33,6 +33,7 @@ export function continueStopped(): void {
 // Whatever way this process ends, save by a signal it does not handle, it leaves nobody stopped.
 process.on('exit', continueStopped);
 
+/** How a process is stopped. */
 export interface ProcessOptions {
   /** How long the process may take to stop; one in an uninterruptible wait does not before that ends. Default 5000. */
   deadlineMs?: number;
@@ -78,6 +79,7 @@ export async function openProcess(pid: number, { deadlineMs = 5000 }: ProcessOpt
   }
 }
 
+/** The memory of a process: its readable mappings are the regions. The process stands still until `close`. Made by {@link openProcess}. */
 export class ProcessSource implements ImageSource {
   readonly description: string;
   regions: readonly Region[] = [];

@@ -8,6 +8,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { FIXED_BYTES } from '../../bindings/abi.js';
+import type { EngineMemory } from '../../bindings/engine.js';
 import { AbdmError } from '../../bindings/errors.js';
 
 const WASM_PAGE_BYTES = 65_536;
@@ -20,7 +21,7 @@ export const MAX_BANKS = 96;
 export const MAX_MEMORY_BYTES = 32 * MAX_BANK_BYTES;
 
 export interface Bank {
-  readonly memory: WebAssembly.Memory;
+  readonly memory: EngineMemory;
   readonly bytes: Uint8Array;
 }
 

@@ -3,6 +3,7 @@
 //   52           45                              19                       0
 //   | bank, 7 bits | ptr / 64, 26 bits            | bytes, 19 bits        |
 
+import type { EngineMemory } from '../../bindings/engine.js';
 import { AbdmError, type AbdmErrorCode } from '../../bindings/errors.js';
 import type { BankPool } from './banks.js';
 import { FrameLog, type Place } from './log.js';
@@ -14,12 +15,7 @@ const MAX_FRAMES = 2 ** 23;
  * Looks at a frame where it lies, before it is acknowledged: `bytes` bytes at `ptr` in `bank`, sent as frame `frameId`. Returns null if it is
  * good. It must not keep the bank.
  */
-export type FrameCheck = (
-  bank: WebAssembly.Memory,
-  ptr: number,
-  bytes: number,
-  frameId: number,
-) => AbdmErrorCode | null;
+export type FrameCheck = (bank: EngineMemory, ptr: number, bytes: number, frameId: number) => AbdmErrorCode | null;
 
 /** Where to receive a frame to; or that it is here already; or why not. */
 export type Admission = Place | 'kept' | AbdmError;

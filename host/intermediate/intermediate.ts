@@ -11,10 +11,12 @@ import type { FrameCheck } from './frames.js';
 import { Migrations } from './migrations.js';
 import { Session, type SessionEvent } from './session.js';
 
+/** What happens at an intermediate, for logs. */
 export type IntermediateEvent =
   | SessionEvent
   | { readonly type: 'expired'; readonly migration: string; readonly frames: number; readonly bytes: number };
 
+/** What an intermediate is started with. */
 export interface IntermediateOptions {
   /** HOST:PORT; port 0 for any free one. */
   readonly listen: string;
@@ -22,6 +24,7 @@ export interface IntermediateOptions {
   readonly memoryBytes: number;
   /** HOST:PORT under which others reach it, where that is not where it listens. */
   readonly announce?: string;
+  /** Told of what happens. */
   readonly onEvent?: (event: IntermediateEvent) => void;
   /** Frames of a migration that nobody was connected for are dropped after this. Default 10 min. */
   readonly leaseMs?: number;
@@ -34,6 +37,7 @@ export interface IntermediateOptions {
   readonly channel?: ChannelOptions;
 }
 
+/** What an intermediate keeps at the moment. */
 export interface IntermediateStatus {
   readonly address: string;
   readonly memoryBytes: number;
@@ -46,9 +50,11 @@ export interface IntermediateStatus {
   readonly migrations: readonly { id: string; frames: number; bytes: number; connections: number }[];
 }
 
+/** An intermediate that runs. */
 export interface Intermediate {
   /** HOST:PORT under which it can be reached. */
   readonly address: string;
+  /** What it keeps, and for whom. */
   status(): IntermediateStatus;
   /** Ends all connections, telling the clients so, and forgets all frames. */
   close(): Promise<void>;

@@ -5,6 +5,7 @@
 // What a rollback leaves behind is a hole, merged with its neighbours, and taken back into the tail where it borders on it. New frames go
 // into the first hole that is long enough.
 
+import type { EngineMemory } from '../../bindings/engine.js';
 import type { Bank, BankPool } from './banks.js';
 
 /** Frames begin at multiples of a cache line. */
@@ -76,7 +77,7 @@ export class FrameLog {
   }
 
   /** The bank itself: for an engine over it. */
-  memory(bank: number): WebAssembly.Memory {
+  memory(bank: number): EngineMemory {
     return this.#banks[bank]!.memory;
   }
 

@@ -12,6 +12,7 @@ import { MamNode } from './node.js';
 /** Bytes on their way to one node: what 10 Gbit/s carry in 3 ms. */
 const WINDOW_BYTES = 4 * 1024 * 1024;
 
+/** The nodes that keep this migration's frames, and which of them takes the next one. */
 export class Mam {
   readonly nodes: readonly MamNode[];
   readonly #placement: Placement;
@@ -79,6 +80,7 @@ export class Mam {
     return results.flatMap((result, i) => (result.status === 'rejected' ? [this.nodes[i]!.address] : []));
   }
 
+  /** Ends the connections to all nodes. */
   end(): void {
     for (const node of this.nodes) node.end();
   }

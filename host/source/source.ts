@@ -20,6 +20,7 @@ import { reasonOf, type Status, type Summary, usage, type VmSummary } from '../s
 import { RateLimit } from '../wire/rate.js';
 import { SourceControl } from './control.js';
 
+/** What leaves, and where to. */
 export interface EjectOptions {
   vms: readonly { name: string; image: ImageSource }[];
   /** HOST:PORT of the destination. */
@@ -75,6 +76,7 @@ export class Ejection {
     }));
   }
 
+  /** How far it has come. */
   status(): Status {
     return {
       phase: this.#phase,

@@ -3,6 +3,7 @@
 import { isIPv6 } from 'node:net';
 import { AbdmError } from '../../bindings/errors.js';
 
+/** Where somebody listens. */
 export interface Address {
   /** A name, an IPv4 address, or an IPv6 address without brackets. */
   readonly host: string;

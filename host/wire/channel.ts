@@ -30,6 +30,7 @@ export interface ChannelHandler {
   onClose?(error: AbdmError | null, channel: Channel): void;
 }
 
+/** How long a peer may take for what. */
 export interface ChannelOptions {
   /** The peer's first message must be complete within this. Default 10 s. */
   readonly handshakeMs?: number;
@@ -47,6 +48,7 @@ export interface OpenSocket {
   readonly direct: boolean;
 }
 
+/** One TCP connection that speaks messages. Made by {@link connect}, or by {@link listen} for those who do. */
 export class Channel {
   /** May be changed at any time, such as after a handshake. */
   handler: ChannelHandler;
@@ -139,6 +141,7 @@ export class Channel {
     return this.#state === 'open';
   }
 
+  /** Whether small messages leave at once, as they do unless told otherwise. */
   setNoDelay(on: boolean): void {
     this.#socket.setNoDelay(on);
   }

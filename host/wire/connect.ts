@@ -5,6 +5,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
 import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
 
+/** A channel's options, and how long connecting may take. */
 export interface ConnectOptions extends ChannelOptions {
   /** The connection must stand within this. Default 5 s. */
   readonly timeoutMs?: number;

@@ -6,6 +6,7 @@ import { type Address, formatAddress, parseAddress } from './address.js';
 import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
 import { takeOver } from './takeover.js';
 
+/** The options of the channels that it accepts, and how many. */
 export interface ListenOptions extends ChannelOptions {
   /** Default 256. */
   readonly maxConnections?: number;
@@ -16,6 +17,7 @@ export interface ListenOptions extends ChannelOptions {
 /** Refused connections that are still being told so; beyond this they are just closed. */
 const MAX_REFUSALS = 64;
 
+/** Somebody who listens. Made by {@link listen}. */
 export class Listener {
   /** Where it listens, the port being the real one. */
   readonly address: Address;

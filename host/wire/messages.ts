@@ -3,6 +3,7 @@
 
 import { AbdmError } from '../../bindings/errors.js';
 
+/** Peers that speak another one are refused. */
 export const PROTOCOL_VERSION = 1;
 export const HEADER_BYTES = 16;
 /** A frame, at most: header, tables, 64 raw pages, checksum, and a little for seals. */
@@ -11,6 +12,7 @@ const SMALL_BYTES = 64 * 1024;
 /** Frame ids and page numbers are numbers in JavaScript: exact up to here. */
 export const MAX_ID = Number.MAX_SAFE_INTEGER;
 
+/** The kinds of messages by name (docs/protocol.md). */
 export const MessageType = {
   HELLO: 1,
   WELCOME: 2,
@@ -29,6 +31,7 @@ export const MessageType = {
   MERGED: 15,
   ERROR: 16,
 } as const;
+/** A kind of message. */
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
 interface Rule {
@@ -67,6 +70,7 @@ const RULES: readonly (Rule | undefined)[] = [
   rule('ERROR', 2, SMALL_BYTES),
 ];
 
+/** What stands before every body. */
 export interface MessageHeader {
   readonly type: MessageType;
   readonly bodyBytes: number;
