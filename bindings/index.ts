@@ -11,6 +11,7 @@ export {
 } from './divider.js';
 export { compileEngine, type EngineMemory, type EngineModule } from './engine.js';
 export { AbdmError, type AbdmErrorCode } from './errors.js';
+export { memorySink } from './memory-sink.js';
 export {
   type FrameSlot,
   type MergedFrame,
