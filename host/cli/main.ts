@@ -3,6 +3,7 @@
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { asAbdmError } from '../../bindings/errors.js';
 import { parseAddress } from '../wire/address.js';
 import { demo } from './demo.js';
 import { EXIT, exitCodeOfError } from './exit.js';
@@ -124,7 +125,7 @@ function run<T extends unknown[]>(command: (output: Output, ...args: T) => Promi
       process.exitCode = await command(output, ...(given as T));
     } catch (error) {
       output.stopLive();
-      output.error(error instanceof Error ? error.message : String(error));
+      output.error(asAbdmError(error));
       process.exitCode = exitCodeOfError(error);
     }
   };

@@ -1,6 +1,7 @@
 // What the command prints. With --json: one JSON object a line on stdout, the last of each role being its summary. Without: one live line for people
 // on stderr while a terminal is there to show it, and a few lines when it is over.
 
+import type { AbdmError } from '../../bindings/errors.js';
 import type { Status, Summary } from '../summary.js';
 import { formatBytes, formatMs } from './sizes.js';
 
@@ -27,10 +28,11 @@ export class Output {
     if (!this.#json) process.stderr.write(`${text}\n`);
   }
 
-  /** An error, for people also where programs get JSON: stderr is theirs. */
-  error(text: string): void {
+  /** What ended the command before there was anything to sum up. */
+  error({ code, message }: AbdmError): void {
+    this.event({ type: 'error', code, message } as { type: string });
     this.#clearLive();
-    process.stderr.write(`abdm: ${text}\n`);
+    process.stderr.write(`abdm: ${message}\n`);
   }
 
   /** Shows the status until `stopLive`: as a live line, or as events. */

@@ -203,7 +203,7 @@ describe.each([
       ['270336 are allowed', forged((v) => v.setUint32(4, 0xffffffff, true), PUT)],
       ['at least 8', forged((v) => v.setUint32(4, 7, true), STORED)],
       ['65536 are allowed', forged((v) => v.setUint32(4, 65537, true), HELLO)],
-      ['1048576 are allowed', forged((v) => v.setUint32(4, 1048577, true), IMAGES)],
+      ['8388608 are allowed', forged((v) => v.setUint32(4, 8388609, true), IMAGES)],
       ['the id is 7, not 0', forged(() => {}, DROP)],
     ];
     for (const [text, bytes] of cases) {
