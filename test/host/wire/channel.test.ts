@@ -102,13 +102,15 @@ describe.each([
   });
 
   it('gets its ERROR through to a peer that is still sending, even from within a wait', async () => {
-    const { server, client, here, there } = await pair({ neverDirect });
+    const { server, client, here, there } = await pair({ neverDirect, lingerMs: 10_000 });
     server.target = () => 'wait';
     for (let id = 0; id < 40; id++) here.send(PUT, id, new Uint8Array(MAX_FRAME_BYTES));
     await until(() => server.asked.length === 1);
     there.fail(new AbdmError('NO_ROOM', 'enough'));
     expect(await client.closed).toMatchObject({ code: 'PEER_ABORTED' });
     expect((await client.closed)!.message).toContain('enough (NO_ROOM)');
+    // It goes on reading what nobody wants, so it sees at once that the peer has closed too.
+    await until(() => server.isClosed, 3_000);
     expect(await server.closed).toMatchObject({ code: 'NO_ROOM' });
     expect(server.messages).toEqual([]);
   });
