@@ -95,7 +95,7 @@ export interface EngineExports {
   // divide.ts
   /**
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
-   * number of frames, described at RESULT_PTR, or -1 if they might not fit.
+   * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed.
    */
   divide(
     pagesPtr: number,
@@ -106,6 +106,7 @@ export interface EngineExports {
     outPtr: number,
     outBytes: number,
     acceleration: number,
+    tries: number,
     withIds: number,
   ): number;
 
