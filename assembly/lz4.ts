@@ -52,7 +52,7 @@ const SKIP_SHIFT: u32 = 4;
  */
 let generation: u32 = 1;
 
-/** Where in the table the 6 bytes at the low end of `word` belong. The factor is 2^53 times the golden ratio's fraction or so, and odd. */
+/** Where in the table the 6 bytes at the low end of `word` belong. The factor has no meaning: odd, and its bits well mixed. */
 function slotOf(word: u64): usize {
   return ((((word << 16) * 0x1e3779b97f4a7d) >> (64 - TABLE_BITS)) << 2) as usize;
 }
