@@ -5,12 +5,12 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { asAbdmError } from '../../bindings/errors.js';
 import { parseAddress } from '../wire/address.js';
-import { demo } from './demo.js';
+import { demo } from './demo/demo.js';
+import { DEFAULT_HEAP_BYTES } from './demo/workload.js';
 import { EXIT, exitCodeOfError } from './exit.js';
 import { Output } from './output.js';
 import { eject, intermediate, merge } from './roles.js';
 import { parseSize } from './sizes.js';
-import { DEFAULT_HEAP_BYTES } from './workload.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
   version: string;
