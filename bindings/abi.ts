@@ -9,6 +9,8 @@ export const FRAME_PAGES = 64;
 /** Pages in one call of `divide`, at most. */
 export const BATCH_PAGES = 256;
 export const MAX_VMS = 64;
+/** Pages of all VMs of a gang, 1 TiB: the merger's map of them, 8 bytes a page, has to fit one memory. */
+export const MAX_GANG_PAGES = 2 ** 28;
 export const MAX_NODES = 256;
 /** Where the sized part of the engine's memory begins (assembly/layout.ts). */
 export const FIXED_BYTES = 0x70000;
