@@ -11,6 +11,8 @@ export const FRAME_PAGES = 64;
 export const BATCH_PAGES = 256;
 /** VMs that can leave together in one migration, at most. */
 export const MAX_VMS = 64;
+/** Pages of all VMs of a gang, 1 TiB: the merger's map of them, 8 bytes a page, has to fit one memory. */
+export const MAX_GANG_PAGES = 2 ** 28;
 /** Nodes that placement can choose from, at most. */
 export const MAX_NODES = 256;
 /** Where the sized part of the engine's memory begins (assembly/layout.ts). */
@@ -98,7 +100,7 @@ export interface EngineExports {
   // divide.ts
   /**
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
-   * number of frames, described at RESULT_PTR, or -1 if they might not fit.
+   * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed.
    */
   divide(
     pagesPtr: number,
@@ -109,6 +111,7 @@ export interface EngineExports {
     outPtr: number,
     outBytes: number,
     acceleration: number,
+    tries: number,
     withIds: number,
   ): number;
 
