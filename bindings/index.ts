@@ -1,6 +1,15 @@
 // The library `abdm`: divider, merger and what they need. No I/O; runs in a browser too.
 
-export { BATCH_PAGES, FRAME_PAGES, KEY_BYTES, MAX_FRAME_BYTES, MAX_NODES, MAX_VMS, PAGE_BYTES } from './abi.js';
+export {
+  BATCH_PAGES,
+  FRAME_PAGES,
+  KEY_BYTES,
+  MAX_FRAME_BYTES,
+  MAX_GANG_PAGES,
+  MAX_NODES,
+  MAX_VMS,
+  PAGE_BYTES,
+} from './abi.js';
 export {
   type Batch,
   type BatchPages,
