@@ -1,8 +1,10 @@
 // The package as its users get it: packed, installed into an empty project, used from JavaScript and TypeScript, in every Node that it is made for.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { attempt, Project, root, skipped } from './project.js';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { attempt, Project, root, run, skipped } from './project.js';
+
+vi.setConfig({ testTimeout: 180_000 }); // compilers, on machines that do other things too
 
 const bin = (name: string) => join(root, 'node_modules/.bin', name);
 let project: Project;
@@ -30,6 +32,11 @@ describe('the tarball', () => {
   test('is what publint and attw want', () => {
     project.run(bin('publint'), '--strict', project.tarball);
     project.run(bin('attw'), project.tarball, '--profile', 'esm-only', '--exclude-entrypoints', 'abdm.wasm');
+  });
+
+  test('has a reference in which every public name is explained', () => {
+    run(root, bin('typedoc'), '--logLevel', 'Warn', '--out', join(project.dir, 'api'));
+    expect(readFileSync(join(project.dir, 'api/index.html'), 'utf8')).toContain('The library in ten lines');
   });
 
   test('brings two packages along', () => {
