@@ -12,7 +12,7 @@ const MiB = 2 ** 20;
 const SERVER = `
   const { startIntermediate } = await import(${JSON.stringify(import.meta.resolve('#abdm/host/intermediate/intermediate.js'))});
   const { createInterface } = await import('node:readline');
-  const node = await startIntermediate({ listen: '127.0.0.1:0', memoryBytes: 1024 * ${MiB} });
+  const node = await startIntermediate({ listen: '127.0.0.1:0', memoryBytes: 1024 * ${MiB}, check: () => null });
   console.log(node.address);
   for await (const _ of createInterface({ input: process.stdin })) console.log(process.memoryUsage.rss());
   await node.close();
