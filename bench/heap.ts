@@ -19,8 +19,17 @@ export interface Heap {
   origin: string;
 }
 
+/** By pages: the compiler need not run twice for the same. */
+const heaps = new Map<number, Promise<Heap>>();
+
 /** About `pages` pages of heap; the supply goes round if there are fewer. */
-export async function readHeap(pages: number): Promise<Heap> {
+export function readHeap(pages: number): Promise<Heap> {
+  const heap = heaps.get(pages) ?? makeHeap(pages);
+  heaps.set(pages, heap);
+  return heap;
+}
+
+async function makeHeap(pages: number): Promise<Heap> {
   const folder = await mkdtemp(join(tmpdir(), 'abdm-heap-'));
   try {
     const file = join(folder, 'pages');

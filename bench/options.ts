@@ -13,7 +13,7 @@ export interface Sizes {
 }
 
 export const FULL: Sizes = { pages: 65_536, slicePages: 2048, rounds: 32, warmUpMs: 500, workerPages: 16_384 };
-export const QUICK: Sizes = { pages: 16_384, slicePages: 1024, rounds: 16, warmUpMs: 80, workerPages: 4096 };
+export const QUICK: Sizes = { pages: 16_384, slicePages: 1024, rounds: 16, warmUpMs: 180, workerPages: 4096 };
 
 export interface Options {
   sizes: Sizes;

@@ -15,6 +15,7 @@ import type { PageClass, Recipe } from './pages.js';
 const OUT_BYTES = 65_536;
 /** A block of a page that does not compress, with two lengths before it, and some. */
 const BLOCK_BYTES = 4160;
+const ZERO = Buffer.alloc(PAGE_BYTES);
 const STAMP_AT = PAGE_BYTES - 8;
 
 export class Pool {
@@ -32,7 +33,7 @@ export class Pool {
     readonly blocksPtr: number,
   ) {
     this.views = Array.from({ length: pages }, (_, i) => memory.subarray(this.ptr(i), this.ptr(i + 1)));
-    this.#used = Uint8Array.from(this.views, (view) => (view.some((byte) => byte !== 0) ? 1 : 0));
+    this.#used = Uint8Array.from(this.views, (view) => (Buffer.compare(view, ZERO) === 0 ? 0 : 1));
   }
 
   static async create(recipe: Recipe, pageClass: PageClass, pages: number, key: Uint8Array): Promise<Pool> {

@@ -18,6 +18,7 @@ export interface WorkerTurn {
 }
 
 const { shared, gate, first, pages, key } = workerData as WorkerSetup;
+const ZERO = Buffer.alloc(PAGE_BYTES);
 const all = new Uint8Array(shared);
 const batches: Batch[] = [];
 const divider = await Divider.create({ key, batches: pages / FRAME_PAGES });
@@ -26,9 +27,10 @@ for (let page = first; page < first + pages; page += FRAME_PAGES) {
   batch.bytes.set(all.subarray(page * PAGE_BYTES, (page + FRAME_PAGES) * PAGE_BYTES));
   batches.push(batch);
 }
+/** In each batch, where the pages that are not zero begin. */
 const used = batches.map(({ bytes }) =>
-  Array.from({ length: FRAME_PAGES }, (_, i) => i * PAGE_BYTES).filter((at) =>
-    bytes.subarray(at, at + PAGE_BYTES).some((byte) => byte !== 0),
+  Array.from({ length: FRAME_PAGES }, (_, i) => i * PAGE_BYTES).filter(
+    (at) => Buffer.compare(bytes.subarray(at, at + PAGE_BYTES), ZERO) !== 0,
   ),
 );
 let pass = 0;
