@@ -1,8 +1,8 @@
 // The loop that compares: all sides in turn, a slice at a time, A B A B.
 //
 //   round 0    A: slice 0    B: slice 8          One round of every side is one ratio; what disturbs the machine for longer than a round
-//   round 1    B: slice 9    A: slice 1          disturbs all sides alike. The order rotates, so that none always comes after another. In
-//   round 2    A: slice 2    B: slice 10         a round each side is at another place of the pool, so that none finds its pages in the
+//   round 1    B: slice 9    A: slice 1          disturbs all sides alike. Who begins rotates, and more than two go forth and back. In a
+//   round 2    A: slice 2    B: slice 10         round each side is at another place of the pool, so that none finds its pages in the
 //   ...                                          cache because another has just read them; after all rounds each has seen the same pages.
 //
 // What counts is CPU time, user and system, of the whole process, by process.cpuUsage: its sum is exact to the microsecond on Linux, and a
@@ -57,7 +57,9 @@ export async function interleave(sides: readonly Side[], plan: Plan): Promise<Me
   const measured: Measured[] = sides.map((side) => ({ side, seconds: [], outcomes: [] }));
   for (let round = 0; round < plan.rounds; round++) {
     for (let k = 0; k < sides.length; k++) {
-      const which = (round + k) % sides.length;
+      // Forth and back in turn, so that none always follows the same one: what a neighbour leaves in the caches differs.
+      const step = round % 2 === 0 ? k : sides.length - k;
+      const which = (round + step) % sides.length;
       const index = (round + Math.floor((which * plan.slices) / sides.length)) % plan.slices;
       const { seconds, outcome } = await turn(sides[which]!, sliceAt(plan, index, pass));
       measured[which]!.seconds.push(seconds);
