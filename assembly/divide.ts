@@ -4,7 +4,7 @@
 // for each name, so that the lookups' cache misses overlap; then what is new is compressed straight into its place in the frame. Only after
 // the second pass the number of ids and references is known, and with it where the payload begins: no byte is moved twice.
 //
-// RESULT:   0  u32 frames | u32 zero | u32 duplicate | u32 compressed | u32 normal pages | u32 0
+// RESULT:   0  u32 frames | u32 zero | u32 duplicate | u32 compressed | u32 normal pages | u32 bytes that compression saved
 //          24  a frame each: { u32 ptr | u32 bytes | u32 index of its first page in the batch | u32 pages }
 
 import { contentId } from './content-id';
@@ -38,8 +38,9 @@ const RESULT_FRAMES: usize = RESULT + 24;
 
 /**
  * Divides `pages` pages at `pagesPtr` into frames at `outPtr`. Their pfns are `base` plus the ascending u32 at BATCH_PFNS. Frames get the ids
- * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. `acceleration` 0 sends pages uncompressed; without `withIds` pages
- * have no content ids and nothing is deduplicated. Returns the number of frames, or -1 if they might not fit into `outBytes`.
+ * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. Of the pages that have to be sent the first `tries` are compressed if
+ * that makes them smaller. Without `withIds` pages have no content ids and nothing is deduplicated. Returns the number of frames, or -1 if they might
+ * not fit into `outBytes`.
  */
 export function divide(
   pagesPtr: usize,
@@ -50,6 +51,7 @@ export function divide(
   outPtr: usize,
   outBytes: usize,
   acceleration: u32,
+  tries: u32,
   withIds: bool,
 ): i32 {
   // Before anything is remembered in the table: it must never refer to a frame that was not written.
@@ -63,7 +65,9 @@ export function divide(
   while (first < pages) {
     const count = frameExtent(first, pages);
     if (withIds) findDuplicates(first, count, id);
-    const bytes = writeFrame(pagesPtr, first, count, vm, <u64>base, id, outPtr, acceleration, withIds);
+    const sent = load<u32>(RESULT, 12) + load<u32>(RESULT, 16);
+    const left = tries > sent ? tries - sent : 0;
+    const bytes = writeFrame(pagesPtr, first, count, vm, <u64>base, id, outPtr, acceleration, left, withIds);
     store<u32>(record, outPtr);
     store<u32>(record, bytes, 4);
     store<u32>(record, first, 8);
@@ -130,6 +134,7 @@ function writeFrame(
   id: u64,
   frame: usize,
   acceleration: u32,
+  tries: u32,
   withIds: bool,
 ): usize {
   let zeros: u32 = 0;
@@ -148,6 +153,8 @@ function writeFrame(
   let reference = name + <usize>ids * ID_BYTES;
   let payload = frame + metaBytes(count, ids, duplicates);
   let compressed: u32 = 0;
+  let normal: u32 = 0;
+  const payloadStart = payload;
   for (let i = first; i < first + count; i++, entry += ENTRY_BYTES) {
     const delta = load<u32>(BATCH_PFNS + ((<usize>i) << 2)) - firstDelta;
     const kind = load<u8>(BATCH_KINDS + i);
@@ -168,24 +175,28 @@ function writeFrame(
     }
     const page = pagesPtr + <usize>i * PAGE_BYTES;
     let length: u32 = 0;
-    if (acceleration !== 0) length = lz4Compress(page, PAGE_BYTES, payload, PAGE_BYTES - MIN_SAVED_BYTES, acceleration);
+    if (compressed + normal < tries) {
+      length = lz4Compress(page, PAGE_BYTES, payload, PAGE_BYTES - MIN_SAVED_BYTES, acceleration);
+    }
     if (length !== 0) {
       writeEntry(entry, delta, KIND_LZ4, 0, length);
       compressed++;
     } else {
+      normal++;
       length = PAGE_BYTES;
       memory.copy(payload, page, PAGE_BYTES);
       writeEntry(entry, delta, KIND_RAW, 0, PAGE_BYTES);
     }
     payload += length;
   }
-  count4(zeros, duplicates, compressed, count - zeros - duplicates - compressed);
+  add(4, zeros);
+  add(8, duplicates);
+  add(12, compressed);
+  add(16, normal);
+  add(20, (compressed + normal) * PAGE_BYTES - <u32>(payload - payloadStart));
   return seal(frame, payload);
 }
 
-function count4(zero: u32, duplicate: u32, compressed: u32, normal: u32): void {
-  store<u32>(RESULT, load<u32>(RESULT, 4) + zero, 4);
-  store<u32>(RESULT, load<u32>(RESULT, 8) + duplicate, 8);
-  store<u32>(RESULT, load<u32>(RESULT, 12) + compressed, 12);
-  store<u32>(RESULT, load<u32>(RESULT, 16) + normal, 16);
+function add(offset: usize, value: u32): void {
+  store<u32>(RESULT + offset, load<u32>(RESULT + offset) + value);
 }

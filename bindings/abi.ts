@@ -9,6 +9,8 @@ export const FRAME_PAGES = 64;
 /** Pages in one call of `divide`, at most. */
 export const BATCH_PAGES = 256;
 export const MAX_VMS = 64;
+/** Pages of all VMs of a gang, 1 TiB: the merger's map of them, 8 bytes a page, has to fit one memory. */
+export const MAX_GANG_PAGES = 2 ** 28;
 export const MAX_NODES = 256;
 /** Where the sized part of the engine's memory begins (assembly/layout.ts). */
 export const FIXED_BYTES = 0x70000;
@@ -95,7 +97,7 @@ export interface EngineExports {
   // divide.ts
   /**
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
-   * number of frames, described at RESULT_PTR, or -1 if they might not fit.
+   * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed.
    */
   divide(
     pagesPtr: number,
@@ -106,6 +108,7 @@ export interface EngineExports {
     outPtr: number,
     outBytes: number,
     acceleration: number,
+    tries: number,
     withIds: number,
   ): number;
 

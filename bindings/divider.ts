@@ -25,6 +25,7 @@ import {
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError } from './errors.js';
 import { requireInteger } from './options.js';
+import { PaysOnLink } from './pays.js';
 import { Slots } from './slots.js';
 
 export interface DividerOptions {
@@ -40,6 +41,11 @@ export interface DividerOptions {
   dedupEntries?: number;
   /** 0: pages travel uncompressed. 1 and up: LZ4, faster and larger as it grows. Default 1. */
   acceleration?: number;
+  /**
+   * What the link carries, in bytes a second: pages are compressed only while that gets them delivered sooner. Default: always, as on a link that
+   * is slower than this core compresses.
+   */
+  linkBytesPerS?: number;
   /** Without content ids nothing is deduplicated and the merger cannot verify pages, only frames' checksums. Default true. */
   contentIds?: boolean;
 }
@@ -86,6 +92,8 @@ export interface DividerCounts {
   frameBytes: number;
 }
 
+type FullOptions = Required<Omit<DividerOptions, 'linkBytesPerS'>> & Pick<DividerOptions, 'linkBytesPerS'>;
+
 export class Divider {
   readonly counts: DividerCounts = {
     zeroPages: 0,
@@ -99,6 +107,7 @@ export class Divider {
   readonly #engine: Engine;
   readonly #view: DataView;
   readonly #acceleration: number;
+  readonly #pays: PaysOnLink | null;
   readonly #withIds: number;
   readonly #batches: Slots;
   readonly #frames: Slots;
@@ -106,10 +115,11 @@ export class Divider {
   /** Waits of `ready`, resolved one a release. */
   readonly #waiting: (() => void)[] = [];
 
-  private constructor(engine: Engine, options: Required<DividerOptions>, batchesPtr: number, framesPtr: number) {
+  private constructor(engine: Engine, options: FullOptions, batchesPtr: number, framesPtr: number) {
     this.#engine = engine;
     this.#view = new DataView(engine.memory.buffer);
     this.#acceleration = options.acceleration;
+    this.#pays = options.linkBytesPerS === undefined ? null : new PaysOnLink(options.linkBytesPerS);
     this.#withIds = options.contentIds ? 1 : 0;
     this.batchPages = options.batchPages;
     this.#batches = new Slots('batch', batchesPtr, options.batchPages * PAGE_BYTES, options.batches);
@@ -118,7 +128,7 @@ export class Divider {
 
   /** Creates a divider with an engine and a memory of its own. Throws USAGE. */
   static async create(options: DividerOptions): Promise<Divider> {
-    const full: Required<DividerOptions> = {
+    const full: FullOptions = {
       batches: 2,
       batchPages: FRAME_PAGES,
       slots: 32,
@@ -134,6 +144,9 @@ export class Divider {
     requireInteger('slots', full.slots, 1, 8192);
     requireInteger('dedupEntries', full.dedupEntries, 1, 2 ** 27);
     requireInteger('acceleration', full.acceleration, 0, 65_537);
+    if (full.linkBytesPerS !== undefined && !(full.linkBytesPerS > 0)) {
+      throw new AbdmError('USAGE', `linkBytesPerS is ${full.linkBytesPerS}: it must be above 0`);
+    }
 
     const plan = new MemoryPlan();
     const buckets = 2 ** Math.ceil(Math.log2(full.dedupEntries / DEDUP_WAYS));
@@ -170,8 +183,9 @@ export class Divider {
   divide(batch: Batch, pages: BatchPages): DividedFrame[] {
     this.#writePfns(pages);
     const slot = this.#frames.take();
-    const { exports } = this.#engine;
-    const frames = exports.divide(
+    const tries = this.#acceleration === 0 ? 0 : Math.min(this.#pays?.next() ?? BATCH_PAGES, BATCH_PAGES);
+    const startedMs = performance.now();
+    const frames = this.#engine.exports.divide(
       batch.ptr,
       pages.pages,
       pages.vm,
@@ -180,6 +194,7 @@ export class Divider {
       slot.ptr,
       this.#frames.bytes,
       this.#acceleration,
+      tries,
       this.#withIds,
     );
     if (frames < 0) {
@@ -189,7 +204,7 @@ export class Divider {
         `${pages.pages} pages with gaps between them may need more frames than a slot holds`,
       );
     }
-    this.#count(frames);
+    this.#count(frames, tries, performance.now() - startedMs);
     let held = frames;
     const release = () => {
       if (--held > 0) return;
@@ -213,13 +228,17 @@ export class Divider {
     }
   }
 
-  #count(frames: number): void {
+  #count(frames: number, tries: number, ms: number): void {
     const view = this.#view;
+    const compressed = view.getUint32(RESULT_PTR + 12, true);
+    const normal = view.getUint32(RESULT_PTR + 16, true);
     this.counts.zeroPages += view.getUint32(RESULT_PTR + 4, true);
     this.counts.duplicatePages += view.getUint32(RESULT_PTR + 8, true);
-    this.counts.compressedPages += view.getUint32(RESULT_PTR + 12, true);
-    this.counts.normalPages += view.getUint32(RESULT_PTR + 16, true);
+    this.counts.compressedPages += compressed;
+    this.counts.normalPages += normal;
     this.counts.frames += frames;
+    const sent = compressed + normal;
+    this.#pays?.learn(sent, Math.min(tries, sent), view.getUint32(RESULT_PTR + 20, true), ms);
   }
 
   #frame(index: number, batch: BatchPages, releaseSlot: () => void): DividedFrame {

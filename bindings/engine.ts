@@ -14,8 +14,8 @@ import { type EngineExports, FIXED_BYTES } from './abi.js';
 import { AbdmError } from './errors.js';
 
 const WASM_PAGE_BYTES = 65_536;
-/** One memory ends at 4 GiB. */
-const MAX_WASM_PAGES = 65_536;
+/** One memory ends at 4 GiB; one page less, so that the address behind its last byte is a u32 too. */
+const MAX_WASM_PAGES = 65_535;
 const ALIGNMENT = 128;
 
 /** Adds up what an engine's memory has to hold, before the memory is there. */

@@ -12,7 +12,16 @@
 // in a table, by frame, and is handed out when that frame is merged. If it came before, the sink is asked for it; a sink that no longer has those
 // very bytes says so or is found out by the content id, and then the frame is `wanted` once more.
 
-import { FRAME_PAGES, ID_BYTES, KEY_BYTES, MAX_FRAME_BYTES, MAX_VMS, PAGE_BYTES, RESULT_PTR } from './abi.js';
+import {
+  FRAME_PAGES,
+  ID_BYTES,
+  KEY_BYTES,
+  MAX_FRAME_BYTES,
+  MAX_GANG_PAGES,
+  MAX_VMS,
+  PAGE_BYTES,
+  RESULT_PTR,
+} from './abi.js';
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
 import { requireInteger } from './options.js';
@@ -22,7 +31,7 @@ import { WaitingPages } from './waiting.js';
 export interface MergerOptions {
   /** The migration's secret, 32 bytes, as the divider has it. */
   key: Uint8Array;
-  /** Pages of each VM of the gang, at most 2^31 together. */
+  /** Pages of each VM of the gang, at most 2^28 (1 TiB) together: the page map takes 8 bytes for each. */
   vms: readonly { pages: number }[];
   /** Frames that can be held at a time. Default 16. Each takes 514 KiB of memory: the frame, and its pages decoded. */
   slots?: number;
@@ -132,9 +141,9 @@ export class Merger {
     if (key.length !== KEY_BYTES) throw new AbdmError('USAGE', `the key has ${key.length} bytes: it needs 32`);
     requireInteger('vms', vms.length, 1, MAX_VMS);
     requireInteger('slots', slots, 1, 4096);
-    for (const { pages } of vms) requireInteger('pages', pages, 0, 2 ** 31);
+    for (const { pages } of vms) requireInteger('pages', pages, 0, MAX_GANG_PAGES);
     const pages = vms.reduce((sum, vm) => sum + vm.pages, 0);
-    requireInteger('pages of all VMs', pages, 0, 2 ** 31);
+    requireInteger('pages of all VMs', pages, 0, MAX_GANG_PAGES);
 
     const plan = new MemoryPlan();
     const newestPtr = plan.reserve(pages * 8);

@@ -3,13 +3,14 @@
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { asAbdmError } from '../../bindings/errors.js';
 import { parseAddress } from '../wire/address.js';
-import { demo } from './demo.js';
+import { demo } from './demo/demo.js';
+import { DEFAULT_HEAP_BYTES } from './demo/workload.js';
 import { EXIT, exitCodeOfError } from './exit.js';
 import { Output } from './output.js';
 import { eject, intermediate, merge } from './roles.js';
 import { parseSize } from './sizes.js';
-import { DEFAULT_HEAP_BYTES } from './workload.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -124,7 +125,7 @@ function run<T extends unknown[]>(command: (output: Output, ...args: T) => Promi
       process.exitCode = await command(output, ...(given as T));
     } catch (error) {
       output.stopLive();
-      output.error(error instanceof Error ? error.message : String(error));
+      output.error(asAbdmError(error));
       process.exitCode = exitCodeOfError(error);
     }
   };

@@ -1,6 +1,7 @@
 // What the command prints. With --json: one JSON object a line on stdout, the last of each role being its summary. Without: one live line for people
 // on stderr while a terminal is there to show it, and a few lines when it is over.
 
+import { AbdmError } from '../../bindings/errors.js';
 import type { Status, Summary } from '../summary.js';
 import { formatBytes, formatMs } from './sizes.js';
 
@@ -17,7 +18,7 @@ export class Output {
 
   /** An event for programs; people see `text`. */
   event(event: { type: string }, text?: string): void {
-    if (this.#json) process.stdout.write(`${JSON.stringify(event)}\n`);
+    if (this.#json) process.stdout.write(`${JSON.stringify(event, errorsInFull)}\n`);
     else if (text !== undefined) this.say(text);
   }
 
@@ -27,10 +28,11 @@ export class Output {
     if (!this.#json) process.stderr.write(`${text}\n`);
   }
 
-  /** An error, for people also where programs get JSON: stderr is theirs. */
-  error(text: string): void {
+  /** What ended the command before there was anything to sum up. */
+  error({ code, message }: AbdmError): void {
+    this.event({ type: 'error', code, message } as { type: string });
     this.#clearLive();
-    process.stderr.write(`abdm: ${text}\n`);
+    process.stderr.write(`abdm: ${message}\n`);
   }
 
   /** Shows the status until `stopLive`: as a live line, or as events. */
@@ -47,7 +49,7 @@ export class Output {
   /** Replaces the live line, where there is a terminal. */
   liveLine(text: string): void {
     if (this.#json || !process.stderr.isTTY) return;
-    process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, (process.stderr.columns ?? 80) - 1))}`);
+    process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, (process.stderr.columns || 80) - 1))}`);
     this.#liveShown = true;
   }
 
@@ -68,6 +70,11 @@ export class Output {
     process.stderr.write('\r\x1b[K');
     this.#liveShown = false;
   }
+}
+
+/** An error's message is not among the properties that JSON takes by itself. */
+function errorsInFull(_name: string, value: unknown): unknown {
+  return value instanceof AbdmError ? { code: value.code, message: value.message } : value;
 }
 
 /** Bytes a second, and what is left at that rate. */

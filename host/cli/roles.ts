@@ -4,7 +4,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import { Destination } from '../destination/destination.js';
 import type { ImageSource } from '../image/image.js';
 import { openSource, parseImage, sinkOpener } from '../image/parse.js';
-import { startIntermediate } from '../intermediate/intermediate.js';
+import { type IntermediateEvent, startIntermediate } from '../intermediate/intermediate.js';
 import { Ejection } from '../source/source.js';
 import { EXIT, exitCodeOf, onSignal } from './exit.js';
 import type { Output } from './output.js';
@@ -18,7 +18,7 @@ export async function intermediate(
     listen,
     memoryBytes: memory,
     ...(announce && { announce }),
-    onEvent: (event) => output.event(event),
+    onEvent: (event) => output.event(event, eventText(event)),
   });
   const text = `keeping up to ${formatBytes(memory)} of frames at ${node.address}`;
   output.event({ type: 'listening', address: node.address, memoryBytes: memory } as { type: string }, text);
@@ -73,6 +73,14 @@ export async function merge(
   const summary = await destination.done;
   output.summary(summary);
   return exitCodeOf(summary, destination.handedOver);
+}
+
+/** What an operator wants to see of an intermediate; the rest is for programs. */
+function eventText(event: IntermediateEvent): string | undefined {
+  const migration = event.migration?.slice(0, 8);
+  if (event.type === 'hello') return `${event.peer} is ${event.role} of migration ${migration}`;
+  if (event.type !== 'dropped' && event.type !== 'expired') return undefined;
+  return `migration ${migration} ${event.type}: ${event.frames} frames, ${formatBytes(event.bytes)} given back`;
 }
 
 function parseImages(names: readonly string[]): ReturnType<typeof parseImage>[] {

@@ -1,6 +1,6 @@
 // IMAGES, checked: what a source says that it will send. Every length is held against its limit before anything is allocated for it.
 
-import { KEY_BYTES, MAX_NODES, MAX_VMS, PAGE_BYTES } from '../../bindings/abi.js';
+import { KEY_BYTES, MAX_GANG_PAGES, MAX_NODES, MAX_VMS, PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { decodeJson, need } from '../wire/json.js';
 import { MessageType, maxBodyBytes } from '../wire/messages.js';
@@ -21,8 +21,6 @@ export interface Announced {
 }
 
 const WHAT = 'IMAGES';
-/** Pages that one merger's map can hold: 8 TiB of memory. */
-const MAX_PAGES = 2 ** 31;
 const MAX_REGIONS = 65_536;
 
 /** @throws {AbdmError} PROTOCOL that names the field. */
@@ -34,7 +32,7 @@ export function readAnnouncement(body: Uint8Array): Announced {
   const vms = need.list(from, 'vms', WHAT, MAX_VMS, (item) => readVm(item));
   if (vms.length === 0) throw bad('`vms` is empty');
   if (new Set(vms.map(({ name }) => name)).size !== vms.length) throw bad('two of `vms` have the same name');
-  if (vms.reduce((sum, { pages }) => sum + pages, 0) > MAX_PAGES) throw bad(`more than ${MAX_PAGES} pages`);
+  if (vms.reduce((sum, { pages }) => sum + pages, 0) > MAX_GANG_PAGES) throw bad(`more than ${MAX_GANG_PAGES} pages`);
   const nodes = need.list(from, 'nodes', WHAT, MAX_NODES, (item) => {
     if (typeof item !== 'string' || item.length > 256) throw bad('an item of `nodes` is not an address');
     return item;
@@ -48,7 +46,7 @@ export function readAnnouncement(body: Uint8Array): Announced {
 
 function readVm(item: unknown): AnnouncedVm {
   const vm = need.isObject(item, WHAT, 'vms');
-  const pages = need.integer(vm, 'pages', WHAT, 0, MAX_PAGES);
+  const pages = need.integer(vm, 'pages', WHAT, 0, MAX_GANG_PAGES);
   const bytes = need.integer(vm, 'bytes', WHAT, 0, pages * PAGE_BYTES);
   if (Math.ceil(bytes / PAGE_BYTES) !== pages) throw bad('`bytes` and `pages` of a VM do not fit each other');
   const regions = need.list(vm, 'regions', WHAT, MAX_REGIONS, (entry) => {

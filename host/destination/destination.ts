@@ -195,6 +195,8 @@ export class Destination {
     }
     const controlBytes = this.#control?.bytesIn ?? this.#controlBytes;
     if (reason) {
+      if (this.#handedOver)
+        reason = new AbdmError(reason.code, `${reason.message}; ${session!.missingPages} pages are lost`);
       this.#control?.fail(reason);
       await session?.discard();
     } else this.#control?.end();

@@ -2,6 +2,9 @@
 // lie. A bank is virtual: only what was written to is resident. It is never grown (that would detach views that are being written to
 // sockets) and never reused: when the migration that it belongs to is dropped, the garbage collector gives it back.
 //
+// The first touch of a page is the largest cost of taking frames in: 0.37 CPU s/GiB of 0.87. Touching pages ahead of the log's tail was
+// measured (2 MiB ahead, and everything ahead): the same CPU to a few percent, for memory that is resident before it is needed. So it is not done.
+//
 //   bank   | startBytes: for the engine | frame | frame | frame | ...                        | up to bankBytes
 //            never touched by us          the log grows this way, lazily resident ->
 
@@ -36,7 +39,7 @@ export class BankPool {
 
   /**
    * @param memoryBytes what may be kept in all.
-   * @throws {AbdmError} `USAGE` if that is not 1 MiB to 128 GiB.
+   * @throws {AbdmError} `USAGE` if that is not 1 MiB to 127 GiB.
    */
   constructor(memoryBytes: number, startBytes = FIXED_BYTES) {
     if (!Number.isSafeInteger(memoryBytes) || memoryBytes < 2 ** 20 || memoryBytes > MAX_MEMORY_BYTES) {

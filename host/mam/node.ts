@@ -45,6 +45,9 @@ export interface FrameKeeper {
   end(): void;
 }
 
+/** A node that is asked for something and says nothing for so long is given up. */
+const ANSWER_MS = 60_000;
+
 interface Waiting<T> {
   resolve(value: T): void;
   reject(error: AbdmError): void;
@@ -61,9 +64,13 @@ export class MamNode implements FrameKeeper {
   readonly #puts = new Map<number, Waiting<boolean> & { bytes: number }>();
   readonly #gets = new Map<number, Waiting<number> & { into: Uint8Array }>();
   #drop: Waiting<{ frames: number; bytes: number }> | null = null;
+  readonly #answerMs: number;
+  /** Runs while an answer is due; each message from the node starts it anew. */
+  #deadline: NodeJS.Timeout | undefined;
 
-  private constructor(address: string) {
+  private constructor(address: string, answerMs: number) {
     this.address = address;
+    this.#answerMs = answerMs;
   }
 
   /** Connects and says hello. @throws {AbdmError} PEER_UNREACHABLE, PEER_ABORTED, PROTOCOL. */
@@ -71,11 +78,15 @@ export class MamNode implements FrameKeeper {
     address: string,
     migration: string,
     role: 'source' | 'destination' | 'frames',
+    answerMs = ANSWER_MS,
   ): Promise<MamNode> {
-    const node = new MamNode(address);
+    const node = new MamNode(address, answerMs);
     node.#channel = await connect(address, {
       bodyTarget: (header) => node.#bodyTarget(header),
-      onMessage: (header, body) => node.#onMessage(header, body),
+      onMessage: (header, body) => {
+        node.#onMessage(header, body);
+        node.#onAnswer();
+      },
       onClose: (error) => node.#onClose(error),
     });
     await new Promise<void>((resolve, reject) => {
@@ -102,6 +113,7 @@ export class MamNode implements FrameKeeper {
       if (!this.open) return reject(this.#gone());
       this.outstandingBytes += frame.byteLength;
       this.#puts.set(id, { resolve, reject, bytes: frame.byteLength });
+      this.#expectAnswer();
       this.#channel.send(MessageType.PUT, id, frame);
     });
   }
@@ -110,6 +122,7 @@ export class MamNode implements FrameKeeper {
     return new Promise((resolve, reject) => {
       if (!this.open) return reject(this.#gone());
       this.#gets.set(id, { resolve, reject, into });
+      this.#expectAnswer();
       this.#channel.send(MessageType.GET, id);
     });
   }
@@ -118,6 +131,7 @@ export class MamNode implements FrameKeeper {
     return new Promise((resolve, reject) => {
       if (!this.open) return reject(this.#gone());
       this.#drop = { resolve, reject };
+      this.#expectAnswer();
       this.#channel.send(MessageType.DROP, 0);
     });
   }
@@ -201,12 +215,30 @@ export class MamNode implements FrameKeeper {
     return found;
   }
 
+  #expectAnswer(): void {
+    this.#deadline ??= setTimeout(() => {
+      const text = `${this.address} has been asked, and has not answered for ${this.#answerMs} ms`;
+      this.#channel.destroy(new AbdmError('PEER_GONE', text));
+    }, this.#answerMs);
+  }
+
+  #onAnswer(): void {
+    if (this.#puts.size + this.#gets.size > 0 || this.#drop) this.#deadline?.refresh();
+    else this.#stopWaiting();
+  }
+
+  #stopWaiting(): void {
+    clearTimeout(this.#deadline);
+    this.#deadline = undefined;
+  }
+
   #gone(): AbdmError {
     return new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`);
   }
 
   #onClose(error: AbdmError | null): void {
     const reason = error ?? this.#gone();
+    this.#stopWaiting();
     this.outstandingBytes = 0;
     if (this.#ended && !this.#drop && this.#puts.size === 0 && this.#gets.size === 0) return;
     const all = [this.#welcome, this.#drop, ...this.#puts.values(), ...this.#gets.values()];

@@ -34,6 +34,8 @@ export interface EjectOptions {
 
 /** Frames' batches that may be on their way at a time: three nodes' windows. */
 const SLOTS = 48;
+/** How often a frame is sent before the migration is given up. */
+const MAX_TRIES = 5;
 const DESTINATION_DEADLINE_MS = 30_000;
 
 /** A migration as its source sees it. Create, then `run` once. The images stay open; they are the caller's. */
@@ -167,7 +169,7 @@ export class Ejection {
   async #send(frame: DividedFrame, node: number, summary: VmSummary): Promise<void> {
     this.#outstanding++;
     try {
-      while (!(await this.#put(frame, node))) node = await this.#choose(frame);
+      for (let tries = 1; !(await this.#put(frame, node, tries)); tries++) node = await this.#choose(frame);
       this.#frameBytes += frame.bytes.byteLength;
       if (this.#options.intermediates.length > 0) this.#control!.record(frame, node);
       summary.exitTimeMs = this.#elapsedMs();
@@ -181,15 +183,15 @@ export class Ejection {
   }
 
   /** False if the node did not take it, and another one might. */
-  async #put(frame: DividedFrame, node: number): Promise<boolean> {
+  async #put(frame: DividedFrame, node: number, tries: number): Promise<boolean> {
     const mam = this.#mam!;
     try {
       const stored = await mam.nodes[node]!.put(frame.id, frame.bytes);
       if (!stored) mam.markFull(node);
       return stored;
     } catch (error) {
-      // Where there is only one node, nobody else can take it.
-      if (mam.nodes.length === 1) throw error;
+      // A frame that was damaged on the way is sent again. Where the only node is gone, nobody else can take it.
+      if (tries === MAX_TRIES || mam.nodes.every(({ open }) => !open)) throw error;
       return false;
     }
   }

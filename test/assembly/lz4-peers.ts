@@ -2,6 +2,7 @@
 // lz4-wasm must not decode what came over a network.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
 import * as nodejs from 'lz4-wasm-nodejs';
 
 export interface Lz4Peer {
@@ -31,8 +32,8 @@ function peer(name: string, api: typeof nodejs): Lz4Peer {
  * an empty object instead of the wasm's exports, and the exports are put into it once there are any.
  */
 async function loadBundlerBuild(): Promise<typeof nodejs> {
-  const folder = createRequire(import.meta.url).resolve('lz4-wasm/package.json');
-  const read = (name: string) => readFileSync(new URL(name, `file://${folder}`));
+  const folder = dirname(createRequire(import.meta.url).resolve('lz4-wasm/package.json'));
+  const read = (name: string) => readFileSync(join(folder, name));
   const importsWasm = /^import \* as wasm from .*$/m;
   const source = read('lz4_wasm_bg.js').toString();
   if (!importsWasm.test(source)) throw new Error('lz4-wasm: the glue does not look as expected');

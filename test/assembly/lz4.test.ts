@@ -1,7 +1,7 @@
 // LZ4 against lz4-wasm in both directions, against a plain decoder on damaged blocks, and at every edge of its memory.
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { rawEngine, scale, seeded } from '../engine.js';
-import { closePages, KINDS, page, type Random } from '../pages.js';
+import { KINDS, page, type Random } from '../pages.js';
 import { type Lz4Peer, lz4Wasm, lz4WasmNodejs, plainDecompress } from './lz4-peers.js';
 
 const CANARY = 0xa5;
@@ -10,8 +10,6 @@ const memoryEnd = engine.bytes.length;
 const canaries = new Uint8Array(memoryEnd).fill(CANARY);
 /** More than the largest block of 64 KiB. */
 const BLOCK_ROOM = 70_000;
-
-afterAll(closePages);
 
 function clear(): void {
   engine.bytes.fill(CANARY, engine.free);
@@ -90,7 +88,10 @@ function agreesWith(peer: Lz4Peer, pages: number, seed: number): void {
   }
 }
 
-describe('agreement with lz4-wasm', () => {
+/** More rounds may take longer. */
+const timeout = Math.max(60_000, scale(60_000));
+
+describe('agreement with lz4-wasm', { timeout }, () => {
   it('reads and is read by lz4-wasm-nodejs on seeded pages of all kinds', () => {
     agreesWith(lz4WasmNodejs, scale(10_000), 1);
   });
@@ -119,7 +120,7 @@ describe('agreement with lz4-wasm', () => {
   });
 });
 
-describe('lz4Compress', () => {
+describe('lz4Compress', { timeout }, () => {
   it('compresses what repeats, and makes nothing of noise', () => {
     const random = seeded(4);
     expect(compress(page('zero', random))!.length).toBeLessThan(32);
@@ -238,7 +239,7 @@ function damage(block: Uint8Array, other: Uint8Array, random: Random): Uint8Arra
   }
 }
 
-describe('lz4Decompress', () => {
+describe('lz4Decompress', { timeout }, () => {
   it('keeps within its output, and agrees with a plain decoder, on damaged blocks', () => {
     const random = seeded(10);
     const valid: { block: Uint8Array; bytes: number }[] = [];

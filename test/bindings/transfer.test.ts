@@ -115,6 +115,26 @@ describe('pages that were divided and merged', () => {
     }
   });
 
+  test('are not in place while a later frame says that they are duplicates of something still to come', async () => {
+    const divider = await makeDivider();
+    const text = seededPages(13, 1, ['text']);
+    const before = divideBatch(divider, seededPages(14, 1, ['random']), { vm: 0, base: 1 });
+    const origin = divideBatch(divider, text, { vm: 0, base: 0 });
+    const duplicate = divideBatch(divider, text, { vm: 0, base: 1 });
+    const merger = await makeMerger([2]);
+    const sink = new MemorySink([2]);
+    const inPlace = [...before, ...duplicate, ...origin].map((frame) => {
+      mergeFrame(merger, frame.bytes, sink);
+      return [merger.isMerged(0, 1), merger.waitingPages];
+    });
+    expect(inPlace).toEqual([
+      [true, 0],
+      [false, 1],
+      [true, 0],
+    ]);
+    expect(same(sink.images[0]!, new Uint8Array([...text, ...text]))).toBe(true);
+  });
+
   test('that wait as duplicates give way to a later frame', async () => {
     const divider = await makeDivider();
     const text = seededPages(7, 1, ['text']);

@@ -1,7 +1,7 @@
 // Starts the demo's workload: a Node process whose heap is filled with what servers hold (heap.ts).
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { imageError } from '../image/image.js';
+import { imageError } from '../../image/image.js';
 
 export { writeHeapFile } from './heap.js';
 

@@ -4,15 +4,15 @@ import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { deflateRawSync } from 'node:zlib';
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
-import { HeapBuilder } from '#abdm/host/cli/heap.js';
-import { startWorkload, writeHeapFile } from '#abdm/host/cli/workload.js';
+import { HeapBuilder } from '#abdm/host/cli/demo/heap.js';
+import { startWorkload, writeHeapFile } from '#abdm/host/cli/demo/workload.js';
 import { statOf } from '#abdm/host/image/proc.js';
 import { continueStopped, openProcess } from '#abdm/host/image/process.js';
-import { child, tempDir } from '../temp.js';
+import { child, tempDir } from '../../temp.js';
 
 const PAGE = 4096;
 const MIB = 1024 * 1024;
-const dist = (path: string) => fileURLToPath(new URL(`../../../dist/${path}`, import.meta.url));
+const dist = (path: string) => fileURLToPath(new URL(`../../../../dist/${path}`, import.meta.url));
 
 /** Pages by kind, as the engine would see them; deflate stands in for LZ4. */
 function kinds(image: Buffer) {
@@ -102,7 +102,7 @@ describe.runIf(process.platform === 'linux')('the process', () => {
 
   test('ends with the one that started it', async () => {
     const script = `const { startWorkload } = await import(process.argv[1]); console.log((await startWorkload(1)).pid)`;
-    const module = `file://${dist('host/cli/workload.js')}`;
+    const module = `file://${dist('host/cli/demo/workload.js')}`;
     const parent = await child(process.execPath, ['--input-type=module', '-e', script, module]);
     const pid = Number(parent.line);
     expect(exists(pid)).toBe(true);
@@ -114,7 +114,7 @@ describe.runIf(process.platform === 'linux')('the process', () => {
     const script = `const { spawn } = require('node:child_process');
       const started = spawn(process.execPath, [process.argv[1], '1'], { stdio: ['ignore', 'pipe', 'inherit'] });
       started.stdout.once('data', (text) => console.log(started.pid, String(text).trim()))`;
-    const parent = await child(process.execPath, ['-e', script, dist('host/cli/workload-child.js')]);
+    const parent = await child(process.execPath, ['-e', script, dist('host/cli/demo/workload-child.js')]);
     const [pid, word] = parent.line.split(' ');
     expect(word).toBe('ready');
     parent.process.kill('SIGKILL');

@@ -8,15 +8,14 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { AbdmError } from '../../bindings/errors.js';
-import { hashImage } from '../image/hash.js';
-import { openSource, parseImage } from '../image/parse.js';
-import type { Summary } from '../summary.js';
+import { AbdmError } from '../../../bindings/errors.js';
+import { hashImage } from '../../image/hash.js';
+import { openSource, parseImage } from '../../image/parse.js';
+import { EXIT, onSignal } from '../exit.js';
+import { type Output, progressLine } from '../output.js';
+import { formatBytes } from '../sizes.js';
 import { RoleProcess } from './child.js';
-import { Comparison, comparisonTable, demoSummary } from './demo-report.js';
-import { EXIT, onSignal } from './exit.js';
-import { type Output, progressLine } from './output.js';
-import { formatBytes } from './sizes.js';
+import { Comparison, comparisonTable, demoSummary, type Run } from './report.js';
 import { startWorkload, writeHeapFile } from './workload.js';
 
 const INTERMEDIATES = 3;
@@ -27,13 +26,6 @@ export interface DemoOptions {
   size: number;
   rate: number;
   rounds: number;
-}
-
-/** One migration: what both ends said, and the hash of what arrived. */
-export interface Run {
-  source: Summary;
-  destination: Summary;
-  sha256: string;
 }
 
 export async function demo(output: Output, options: DemoOptions): Promise<number> {

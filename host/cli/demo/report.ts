@@ -1,8 +1,14 @@
 // What a demo found: its summary for programs, and its table for people. Figures are medians over the rounds.
 
-import type { Summary } from '../summary.js';
-import type { Run } from './demo.js';
-import { formatBytes, formatMs } from './sizes.js';
+import type { Summary } from '../../summary.js';
+import { formatBytes, formatMs } from '../sizes.js';
+
+/** One migration: what both ends said, and the hash of what arrived. */
+export interface Run {
+  source: Summary;
+  destination: Summary;
+  sha256: string;
+}
 
 export class Comparison {
   readonly imageSha256: string;

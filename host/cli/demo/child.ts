@@ -4,10 +4,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { AbdmError } from '../../bindings/errors.js';
-import type { Status, Summary } from '../summary.js';
+import { AbdmError } from '../../../bindings/errors.js';
+import type { Status, Summary } from '../../summary.js';
 
-const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../main.js', import.meta.url));
 
 type Event = { type: string } & Record<string, unknown>;
 
