@@ -31,13 +31,15 @@ export interface EjectOptions {
   compress?: 'lz4' | 'none';
   /** Bytes of frames a second, at most. */
   rateBytesPerS?: number;
+  /** How long the destination may take to answer, in milliseconds. Default 30,000. */
+  answerMs?: number;
 }
 
 /** Frames' batches that may be on their way at a time: three nodes' windows. */
 const SLOTS = 48;
 /** How often a frame is sent before the migration is given up. */
 const MAX_TRIES = 5;
-const DESTINATION_DEADLINE_MS = 30_000;
+const ANSWER_MS = 30_000;
 
 /** A migration as its source sees it. Create, then `run` once. The images stay open; they are the caller's. */
 export class Ejection {
@@ -116,13 +118,11 @@ export class Ejection {
     const direct = intermediates.length === 0;
     const migration = randomBytes(16).toString('hex');
     const key = randomBytes(KEY_BYTES);
-    const [divider, control] = await Promise.all([
-      Divider.create({ key, slots: SLOTS, acceleration: compress === 'none' ? 0 : 1 }),
-      SourceControl.connect(to, migration, (error) => this.#fail(error)),
-    ]);
+    const divider = await Divider.create({ key, slots: SLOTS, acceleration: compress === 'none' ? 0 : 1 });
+    const control = await SourceControl.connect(to, migration, (error) => this.#fail(error));
     this.#control = control;
     if (!direct) this.#mam = await Mam.connect(intermediates, migration, 'source');
-    await control.announce({
+    const ready = control.announce({
       mode: 'stop',
       direct,
       key: key.toString('hex'),
@@ -130,6 +130,7 @@ export class Ejection {
       nodes: [...intermediates],
       elapsedMs: this.#elapsedMs(),
     });
+    await this.#answered(ready, 'say that it is ready');
     this.#mam ??= await Mam.connect([to], migration, 'frames');
 
     this.#phase = 'dividing';
@@ -138,7 +139,7 @@ export class Ejection {
     this.#abort.signal.throwIfAborted();
     this.#mam.requireHolders();
     this.#exitTimeMs = this.#elapsedMs();
-    await Promise.race([control.divided(divider.counts.frames), this.#deadline()]);
+    await this.#answered(control.divided(divider.counts.frames), 'confirm that it knows where the frames are');
     control.end();
   }
 
@@ -224,10 +225,22 @@ export class Ejection {
     this.#abort.signal.throwIfAborted();
   }
 
-  async #deadline(): Promise<never> {
-    await sleep(DESTINATION_DEADLINE_MS, undefined, { ref: false });
-    const text = `${this.#options.to} did not confirm within ${DESTINATION_DEADLINE_MS} ms that it knows where the frames are`;
-    throw new AbdmError('PEER_UNREACHABLE', text);
+  /** The destination's answer; or why it is not waited for any longer. */
+  async #answered(answer: Promise<void>, what: string): Promise<void> {
+    const { to, answerMs = ANSWER_MS } = this.#options;
+    const { signal } = this.#abort;
+    signal.throwIfAborted();
+    const given = new AbortController();
+    try {
+      await Promise.race([
+        answer,
+        sleep(answerMs, undefined, { signal: AbortSignal.any([signal, given.signal]) }).then(() => {
+          throw new AbdmError('PEER_UNREACHABLE', `${to} did not ${what} within ${answerMs} ms`);
+        }),
+      ]);
+    } finally {
+      given.abort();
+    }
   }
 
   #wake(): void {
