@@ -99,6 +99,25 @@ describe('lz4CompressHigh', { timeout }, () => {
     }
   });
 
+  it('makes the blocks of a fresh engine, whatever was entered for another window', () => {
+    const fresh = rawEngine(1 << 20);
+    for (let seed = 100; seed < 120; seed++) {
+      const random = seeded(seed);
+      // Noise is entered less and less densely, and densely again after a match. Pieces of it follow where it was entered only for the other window.
+      const noise = page('random', random);
+      const dense = noise.slice().fill(0, 0, 2000);
+      const pieces = page('random', random);
+      for (let at = 0; at < 10; at++) pieces.set(noise.subarray(2000 + 3 * at, 2008 + 3 * at), 400 * at);
+      compress([dense]);
+      const [, block] = compress([noise, pieces], PAGE + 64);
+      fresh.bytes.set(noise, windowPtr);
+      fresh.bytes.set(pieces, windowPtr + PAGE);
+      fresh.lz4CompressHigh(windowPtr, windowPtr, PAGE, blockPtr, PAGE + 64);
+      const bytes = fresh.lz4CompressHigh(windowPtr, windowPtr + PAGE, PAGE, blockPtr, PAGE + 64);
+      expect(same(block!, fresh.bytes.subarray(blockPtr, blockPtr + bytes))).toBe(true);
+    }
+  });
+
   it('needs exactly what it returns, and writes nothing past what it is given', () => {
     const random = seeded(74);
     for (let round = 0; round < scale(20); round++) {
