@@ -31,6 +31,7 @@
 // SipHash adds about 6 %: running it for several pages at once, or in vectors, gained next to nothing.
 
 import { NH_KEY, NH_KEY_BYTES, PAGE_BYTES, SIP_KEY, TAG_KEY } from './layout';
+import { touch } from './page';
 import { sipHash128 } from './siphash';
 
 /** What keeps the uses of the first half of the secret apart: ASCII "abdm/nh" and a zero, and "abdm/tag". */
@@ -108,6 +109,7 @@ export function contentId(ptr: usize, outPtr: usize): void {
 export function contentIds(ptr: usize, pages: u32, outPtr: usize): void {
   const end = ptr + <usize>pages * PAGE_BYTES;
   while (ptr !== end) {
+    touch(ptr);
     contentId(ptr, outPtr);
     ptr += PAGE_BYTES;
     outPtr += 16;

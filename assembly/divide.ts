@@ -30,7 +30,7 @@ import {
 import { BATCH_IDS, BATCH_KINDS, BATCH_PAGES, BATCH_PFNS, BATCH_REFS, FRAME_PAGES, PAGE_BYTES, RESULT } from './layout';
 import { lz4Compress } from './lz4';
 import { lz4CompressHigh } from './lz4-high';
-import { isZero } from './page';
+import { isZero, touch } from './page';
 
 /** A block that saves less than this is not worth decoding: the page travels raw. */
 const MIN_SAVED_BYTES: u32 = 128;
@@ -89,6 +89,7 @@ export function divide(
 /** Kinds (zero or raw, so far) and content ids of the batch. */
 function namePages(page: usize, pages: u32, withIds: bool): void {
   for (let i: u32 = 0; i < pages; i++, page += PAGE_BYTES) {
+    touch(page);
     const zero = isZero(page);
     store<u8>(BATCH_KINDS + i, zero ? KIND_ZERO : KIND_RAW);
     if (withIds && !zero) contentId(page, BATCH_IDS + <usize>i * ID_BYTES);

@@ -15,7 +15,7 @@
 //   0x06800  BATCH_REFS   256 x u64, what the table knows of each                       2 KiB
 //   0x07000  BATCH_KINDS  256 x u8                                                      256 B
 //   0x10000  LZ4_TABLE    the compressor's hash table                                   64 KiB
-//   0x20000  LZ4_ROWS     the high-ratio compressor's hash table                       128 KiB
+//   0x20000  LZ4_ROWS     the high-ratio compressor's hash table                       256 KiB
 //   0x60000  the compiler's static data (memoryBase in asconfig.json)                   64 KiB
 //   0x70000  FIXED_BYTES: what is sized at creation begins here
 

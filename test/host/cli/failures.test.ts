@@ -136,6 +136,27 @@ describe('an image that cannot be had', () => {
     expect([source.code, merged.code]).toEqual([0, 0]);
   });
 
+  test.skipIf(process.platform !== 'linux')('any longer: a process that ends while it is moved', async () => {
+    const script = "globalThis.b = require('crypto').randomBytes(60e6); console.log(1); setInterval(() => {}, 1000)";
+    const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] });
+    try {
+      await new Promise<void>((resolve) => child.stdout.once('data', () => resolve()));
+      const { list } = await intermediates(1);
+      const { destination, to } = await startMerge();
+      const how = ['--to', to, '--intermediates', list, '--rate', '8MB'];
+      const source = new Abdm(['eject', `a=process:${child.pid}`, ...how]);
+      await source.event(({ type, doneBytes }) => type === 'progress' && doneBytes > 1e6);
+      child.kill('SIGKILL');
+      const [left, merged] = await Promise.all([source.done, destination.done]);
+      expect([left.code, merged.code]).toEqual([2, 2]);
+      expect(left.summary.reason).toMatchObject({ code: 'IMAGE', message: expect.stringContaining(String(child.pid)) });
+      expect(merged.summary.reason.message).toContain(String(child.pid));
+      expectNoOutput();
+    } finally {
+      child.kill('SIGKILL');
+    }
+  });
+
   test('or written: the source hears why, and keeps the VM', async () => {
     const merge = new Abdm(['merge', `a=file:${join(dir, 'no', 'such', 'out')}`, '--listen', '127.0.0.1:0']);
     const [source, merged] = await Promise.all([startEject(await merge.address(), '--direct').done, merge.done]);
