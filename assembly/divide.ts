@@ -2,7 +2,8 @@
 //
 // Three passes over the batch while it is in the cache. First every page is tested for zero and named (content id); then the table is asked
 // for each name, so that the lookups' cache misses overlap; then what is new is compressed straight into its place in the frame. Only after
-// the second pass the number of ids and references is known, and with it where the payload begins: no byte is moved twice.
+// the second pass the number of ids and references is known, and with it where the payload begins: no byte is moved twice. Only for a window
+// across the frame (lz4-high.ts) the pages that have to be sent are put one behind the other, if zero pages or duplicates lie between them.
 //
 // RESULT:   0  u32 frames | u32 zero | u32 duplicate | u32 compressed | u32 normal pages | u32 bytes that compression saved
 //          24  a frame each: { u32 ptr | u32 bytes | u32 index of its first page in the batch | u32 pages }
@@ -13,6 +14,7 @@ import {
   ENTRY_BYTES,
   entryAt,
   FLAG_NO_IDS,
+  FLAG_WINDOW,
   frameBound,
   HEADER_BYTES,
   ID_BYTES,
@@ -27,6 +29,7 @@ import {
 } from './frame';
 import { BATCH_IDS, BATCH_KINDS, BATCH_PAGES, BATCH_PFNS, BATCH_REFS, FRAME_PAGES, PAGE_BYTES, RESULT } from './layout';
 import { lz4Compress } from './lz4';
+import { lz4CompressHigh } from './lz4-high';
 import { isZero, touch } from './page';
 
 /** A block that saves less than this is not worth decoding: the page travels raw. */
@@ -39,8 +42,8 @@ const RESULT_FRAMES: usize = RESULT + 24;
 /**
  * Divides `pages` pages at `pagesPtr` into frames at `outPtr`. Their pfns are `base` plus the ascending u32 at BATCH_PFNS. Frames get the ids
  * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. Of the pages that have to be sent the first `tries` are compressed if
- * that makes them smaller. Without `withIds` pages have no content ids and nothing is deduplicated. Returns the number of frames, or -1 if they might
- * not fit into `outBytes`.
+ * that makes them smaller; if `windowPtr` is not 0, with high ratio and one window across each frame, for which 256 KiB of room are there. Without
+ * `withIds` pages have no content ids and nothing is deduplicated. Returns the number of frames, or -1 if they might not fit into `outBytes`.
  */
 export function divide(
   pagesPtr: usize,
@@ -53,6 +56,7 @@ export function divide(
   acceleration: u32,
   tries: u32,
   withIds: bool,
+  windowPtr: usize,
 ): i32 {
   // Before anything is remembered in the table: it must never refer to a frame that was not written.
   if (pages === 0 || pages > BATCH_PAGES || batchBound(pages) > outBytes) return -1;
@@ -67,7 +71,7 @@ export function divide(
     if (withIds) findDuplicates(first, count, id);
     const sent = load<u32>(RESULT, 12) + load<u32>(RESULT, 16);
     const left = tries > sent ? tries - sent : 0;
-    const bytes = writeFrame(pagesPtr, first, count, vm, <u64>base, id, outPtr, acceleration, left, withIds);
+    const bytes = writeFrame(pagesPtr, first, count, vm, <u64>base, id, outPtr, acceleration, left, withIds, windowPtr);
     store<u32>(record, outPtr);
     store<u32>(record, bytes, 4);
     store<u32>(record, first, 8);
@@ -137,17 +141,29 @@ function writeFrame(
   acceleration: u32,
   tries: u32,
   withIds: bool,
+  windowPtr: usize,
 ): usize {
   let zeros: u32 = 0;
   let duplicates: u32 = 0;
+  let firstSent = first + count;
+  let lastSent = first;
   for (let i = first; i < first + count; i++) {
     const kind = load<u8>(BATCH_KINDS + i);
     zeros += u32(kind === KIND_ZERO);
     duplicates += u32(kind === KIND_DUPLICATE);
+    if (kind === KIND_RAW) {
+      firstSent = min(firstSent, i);
+      lastSent = i;
+    }
   }
+  const withWindow = windowPtr !== 0 && tries !== 0;
+  /** The pages to be sent lie one behind the other as they are. */
+  const inPlace = lastSent + 1 - firstSent === count - zeros - duplicates;
+  if (inPlace) windowPtr = pagesPtr + <usize>firstSent * PAGE_BYTES;
   const ids = withIds ? count - zeros : 0;
   const firstDelta = load<u32>(BATCH_PFNS + ((<usize>first) << 2));
-  writeHeader(frame, vm, id, base + firstDelta, count, ids, duplicates, withIds ? 0 : FLAG_NO_IDS);
+  const flags = <u8>((withIds ? 0 : FLAG_NO_IDS) | (withWindow ? FLAG_WINDOW : 0));
+  writeHeader(frame, vm, id, base + firstDelta, count, ids, duplicates, flags);
 
   let entry = entryAt(frame, 0);
   let name = frame + HEADER_BYTES + <usize>count * ENTRY_BYTES;
@@ -174,10 +190,20 @@ function writeFrame(
       writeEntry(entry, delta, KIND_DUPLICATE, <u32>(ref & 63), 0);
       continue;
     }
-    const page = pagesPtr + <usize>i * PAGE_BYTES;
+    let page = pagesPtr + <usize>i * PAGE_BYTES;
     let length: u32 = 0;
-    if (compressed + normal < tries) {
-      length = lz4Compress(page, PAGE_BYTES, payload, PAGE_BYTES - MIN_SAVED_BYTES, acceleration);
+    const sent = compressed + normal;
+    if (sent < tries) {
+      const capacity = PAGE_BYTES - MIN_SAVED_BYTES;
+      if (withWindow) {
+        if (!inPlace) {
+          memory.copy(windowPtr + <usize>sent * PAGE_BYTES, page, PAGE_BYTES);
+          page = windowPtr + <usize>sent * PAGE_BYTES;
+        }
+        length = lz4CompressHigh(windowPtr, page, PAGE_BYTES, payload, capacity);
+      } else {
+        length = lz4Compress(page, PAGE_BYTES, payload, capacity, acceleration);
+      }
     }
     if (length !== 0) {
       writeEntry(entry, delta, KIND_LZ4, 0, length);

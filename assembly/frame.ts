@@ -15,6 +15,13 @@
 // Two sums, because they answer different questions. The checksum needs no key: whoever keeps or carries frames can tell a damaged one before
 // it acknowledges it. The tag needs the migration's key: only the source can have made the header and the tables, and the content ids in them
 // vouch for the payload. A frame without content ids has no such voucher for its payload; only the checksum guards it.
+//
+// Flags: bit 0, no content ids and so no duplicates; bit 1, one window across the frame. What its LZ4 and raw pages decode to is then laid one behind
+// the other, in order of slots, and a block may refer to all of it that is before its own page:
+//
+//   slot         0       1       2       3       4       5
+//   kind         LZ4     zero    raw     LZ4     dup.    LZ4
+//   window     | LZ4   | raw   | LZ4   | LZ4   |                  matches of slot 5 begin at most 65,535 bytes back, in slot 0 at the earliest
 
 import { FRAME_PAGES, PAGE_BYTES, TAG_KEY } from './layout';
 import { sipHash128 } from './siphash';
@@ -24,6 +31,8 @@ const MAGIC: u32 = 0x46444241;
 const VERSION: u8 = 1;
 /** The frame has no content ids, and so no duplicates. */
 export const FLAG_NO_IDS: u8 = 1;
+/** One window across the frame: LZ4 blocks may refer to its earlier LZ4 and raw pages. */
+export const FLAG_WINDOW: u8 = 2;
 
 const FLAGS: usize = 5;
 const VM: usize = 6;
@@ -85,6 +94,9 @@ export function framePages(frame: usize): u32 {
 export function frameHasIds(frame: usize): bool {
   return (load<u8>(frame + FLAGS) & FLAG_NO_IDS) === 0;
 }
+export function frameHasWindow(frame: usize): bool {
+  return (load<u8>(frame + FLAGS) & FLAG_WINDOW) !== 0;
+}
 export function entryAt(frame: usize, slot: usize): usize {
   return frame + HEADER_BYTES + slot * ENTRY_BYTES;
 }
@@ -123,7 +135,7 @@ export function check(frame: usize, bytes: usize): i32 {
   if (load<u32>(frame + BYTES) !== bytes) return BAD_LENGTH;
   if (load<u32>(frame) !== MAGIC || load<u8>(frame, 4) !== VERSION) return BAD_HEADER;
   const flags = load<u8>(frame + FLAGS);
-  if ((flags & ~FLAG_NO_IDS) !== 0) return BAD_HEADER;
+  if ((flags & ~(FLAG_NO_IDS | FLAG_WINDOW)) !== 0) return BAD_HEADER;
   if (load<u16>(frame, 34) !== 0 || load<u32>(frame, 36) !== 0) return BAD_HEADER;
   const id = frameId(frame);
   if (id === 0 || id > MAX_FRAME_ID || frameBase(frame) > <u64>f64.MAX_SAFE_INTEGER) return BAD_HEADER;

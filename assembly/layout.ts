@@ -15,7 +15,7 @@
 //   0x06800  BATCH_REFS   256 x u64, what the table knows of each                       2 KiB
 //   0x07000  BATCH_KINDS  256 x u8                                                      256 B
 //   0x10000  LZ4_TABLE    the compressor's hash table                                   64 KiB
-//   0x20000  LZ4_CHAIN    the compressor's chains (high-ratio search)                   256 KiB
+//   0x20000  LZ4_ROWS     the high-ratio compressor's hash table                       256 KiB
 //   0x60000  the compiler's static data (memoryBase in asconfig.json)                   64 KiB
 //   0x70000  FIXED_BYTES: what is sized at creation begins here
 
@@ -37,7 +37,7 @@ export const BATCH_IDS: usize = 0x5800;
 export const BATCH_REFS: usize = 0x6800;
 export const BATCH_KINDS: usize = 0x7000;
 export const LZ4_TABLE: usize = 0x10000;
-export const LZ4_CHAIN: usize = 0x20000;
+export const LZ4_ROWS: usize = 0x20000;
 export const FIXED_BYTES: usize = 0x70000;
 
 /** NH key: 256 vectors for the page and three more, by which the four passes are shifted (content-id.ts). */

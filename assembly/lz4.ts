@@ -21,6 +21,9 @@
 // - the decompressor has one path for the common sequence (short literals, short match, not near an end), with two checks of
 //   room and one of the offset; everything else takes the careful path. A match that overlaps itself is a pattern made by one swizzle.
 //
+// Blocks may stand alone, or refer to a window: bytes that were decompressed before and lie directly before the output. The decompressor is the same
+// for both, it only asks elsewhere how far back a match may reach; the compressor for windows is in lz4-high.ts.
+//
 // The decompressor's input comes from the network and is not trusted: each length and offset is checked against what is left of block and
 // output before it is used. Nothing here works on a memory of the full 4 GiB, whose end has no address.
 
@@ -29,15 +32,15 @@ import { touch } from './page';
 
 const MAX_BYTES: u32 = 65536;
 /** The shortest match there is in the format. */
-const MIN_MATCH: usize = 4;
-const LAST_LITERALS: usize = 5;
+export const MIN_MATCH: usize = 4;
+export const LAST_LITERALS: usize = 5;
 /** What the shortest last sequence takes: a token and its literals. */
-const LAST_SEQUENCE: usize = 1 + LAST_LITERALS;
+export const LAST_SEQUENCE: usize = 1 + LAST_LITERALS;
 /**
  * No match begins in the last 21 bytes. The format asks for 12; with 21, the 16 bytes at any start can be loaded and compared, and may all be
  * the match, without a look at where the last literals begin.
  */
-const NO_START: usize = 21;
+export const NO_START: usize = 21;
 /** More than what a sequence can take beyond the bytes it stands for, and what a copy can write past its end. */
 const ROOM: usize = 320;
 
@@ -135,7 +138,7 @@ export function lz4Compress(srcPtr: usize, bytes: u32, dstPtr: usize, capacityBy
 }
 
 /** Where the match of the bytes at `at` with those `offset` before them ends. `at` is NO_START or more before `end`. */
-function endOfMatch(at: usize, offset: usize, end: usize): usize {
+export function endOfMatch(at: usize, offset: usize, end: usize): usize {
   while (true) {
     const differ = i8x16.bitmask(i8x16.ne(v128.load(at), v128.load(at - offset)));
     if (differ !== 0) return at + (ctz(differ) as usize);
@@ -161,12 +164,12 @@ function startOfMatch(at: usize, offset: usize, anchor: usize, src: usize): usiz
 }
 
 /** How many bytes a length takes behind its token. */
-function moreBytes(length: usize): usize {
+export function moreBytes(length: usize): usize {
   return (length + 240) / 255;
 }
 
 /** Writes what a token could not say of a length; returns the address behind it. */
-function writeMore(to: usize, more: usize): usize {
+export function writeMore(to: usize, more: usize): usize {
   while (more >= 255) {
     store<u8>(to++, 255);
     more -= 255;
@@ -207,6 +210,11 @@ const ENDLESS: u32 = u32.MAX_VALUE;
 
 /** Decompresses a block: see bindings/abi.ts. */
 export function lz4Decompress(srcPtr: usize, bytes: u32, dstPtr: usize, outBytes: u32): u32 {
+  return lz4DecompressInWindow(dstPtr, srcPtr, bytes, dstPtr, outBytes);
+}
+
+/** Decompresses a block whose matches may reach back to `windowPtr`, at or before `dstPtr`: see bindings/abi.ts. */
+export function lz4DecompressInWindow(windowPtr: usize, srcPtr: usize, bytes: u32, dstPtr: usize, outBytes: u32): u32 {
   const srcEnd = srcPtr + bytes;
   const dstEnd = dstPtr + outBytes;
   const srcFast = srcEnd - FAST_READ;
@@ -227,7 +235,7 @@ export function lz4Decompress(srcPtr: usize, bytes: u32, dstPtr: usize, outBytes
       length = token & 15;
       if (length < 15) {
         // Offset 0 becomes the largest number there is, and is refused with all that reach back too far.
-        if (offset - 1 >= ((to - dstPtr) as u32)) return 0;
+        if (offset - 1 >= ((to - windowPtr) as u32)) return 0;
         const row = min(offset, 16);
         v128.store(to, v128.swizzle(v128.load(to - offset), v128.load(REPEAT + (row << 4))));
         // The last 2 of at most 18 bytes.
@@ -261,7 +269,7 @@ export function lz4Decompress(srcPtr: usize, bytes: u32, dstPtr: usize, outBytes
       length += more;
     }
     length += MIN_MATCH as u32;
-    if (offset - 1 >= ((to - dstPtr) as u32) || length > ((dstEnd - to) as u32)) return 0;
+    if (offset - 1 >= ((to - windowPtr) as u32) || length > ((dstEnd - to) as u32)) return 0;
     copyMatch(to, dstEnd, offset, length);
     to += length;
   }

@@ -1,7 +1,8 @@
 // A frame -> pages, in one call.
 //
 // Everything is checked before anything counts: first the whole frame is validated, decoded and each page's content id recomputed; only then the page map
-// changes. A raw page is not copied: its place is reported where it lies in the frame. Compressed pages are decoded one behind the other.
+// changes. A raw page is not copied: its place is reported where it lies in the frame. Compressed pages are decoded one behind the other. Only where
+// blocks refer to a window across the frame raw pages are copied in between, so that it is without gaps.
 //
 // The page map holds, for every page of every VM, the newest frame that brought it (u64) and a bit that says that its bytes are in place. Of two
 // frames with the same pfn the later wins, in whichever order they arrive.
@@ -31,6 +32,7 @@ import {
   entrySlot,
   frameBase,
   frameHasIds,
+  frameHasWindow,
   frameId,
   framePages,
   frameVm,
@@ -45,7 +47,7 @@ import {
   tagHolds,
 } from './frame';
 import { BATCH_IDS, MAX_VMS, PAGE_BYTES, RESULT, VMS } from './layout';
-import { lz4Decompress } from './lz4';
+import { lz4DecompressInWindow } from './lz4';
 
 const ERROR_SLOT: usize = RESULT + 24;
 const PLACES: usize = RESULT + 64;
@@ -103,6 +105,8 @@ export function merge(frame: usize, bytes: usize, outPtr: usize): i32 {
 /** Finds or makes every page's bytes, and proves that they are what its content id names. */
 function decode(frame: usize, pages: u32, outPtr: usize): i32 {
   const withIds = frameHasIds(frame);
+  const withWindow = frameHasWindow(frame);
+  const windowPtr = outPtr;
   const id = frameId(frame);
   let payload = payloadAt(frame);
   let name = idsAt(frame);
@@ -129,10 +133,12 @@ function decode(frame: usize, pages: u32, outPtr: usize): i32 {
       }
     } else {
       let page = payload;
-      if (kind === KIND_LZ4) {
-        if (!lz4Decompress(payload, length, outPtr, PAGE_BYTES)) return BAD_LZ4;
+      if (kind === KIND_LZ4 || withWindow) {
         page = outPtr;
         outPtr += PAGE_BYTES;
+        if (kind !== KIND_LZ4) memory.copy(page, payload, PAGE_BYTES);
+        else if (!lz4DecompressInWindow(withWindow ? windowPtr : page, payload, length, page, PAGE_BYTES))
+          return BAD_LZ4;
       }
       payload += length;
       if (withIds && !hasContent(page, name)) return BAD_CONTENT;

@@ -66,6 +66,15 @@ export interface EngineExports {
    * decode to exactly `outBytes`; whatever the input, nothing is read outside the block or written outside the output.
    */
   lz4Decompress(srcPtr: number, bytes: number, dstPtr: number, outBytes: number): number;
+  /** As lz4Decompress, but matches may reach back to `windowPtr`: what lies from there to `dstPtr` was decoded before. */
+  lz4DecompressInWindow(windowPtr: number, srcPtr: number, bytes: number, dstPtr: number, outBytes: number): number;
+
+  // lz4-high.ts
+  /**
+   * LZ4 block of the `bytes` (at most 4,096) at `srcPtr`, whose matches may reach back to `windowPtr`, at most 256 KiB before the end. Pages of
+   * a window follow each other, and are compressed in their order: the one at `windowPtr` begins a new window. Returns as lz4Compress does.
+   */
+  lz4CompressHigh(windowPtr: number, srcPtr: number, bytes: number, dstPtr: number, capacityBytes: number): number;
 
   // dedup.ts
   /** Empties the table of `buckets` (a power of two) buckets at `tablePtr`, and makes it the engine's. */
@@ -100,7 +109,8 @@ export interface EngineExports {
   // divide.ts
   /**
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
-   * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed.
+   * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed: each by itself
+   * if `windowPtr` is 0, otherwise with high ratio and one window across each frame, whose 256 KiB lie there if they have to be copied together.
    */
   divide(
     pagesPtr: number,
@@ -113,6 +123,7 @@ export interface EngineExports {
     acceleration: number,
     tries: number,
     withIds: number,
+    windowPtr: number,
   ): number;
 
   // merge.ts

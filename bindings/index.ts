@@ -13,6 +13,7 @@ export {
 export {
   type Batch,
   type BatchPages,
+  type Compression,
   type DividedFrame,
   Divider,
   type DividerCounts,

@@ -82,7 +82,11 @@ program
   .addOption(option('--to <host:port>', 'where abdm merge listens', address(1)).makeOptionMandatory())
   .addOption(option('--intermediates <host:port,...>', 'nodes that keep the frames until they are merged', addresses))
   .addOption(option('--direct', 'send straight to the destination, without intermediates'))
-  .addOption(option('--compress <how>', 'how pages travel').choices(['lz4', 'none']).default('lz4'))
+  .addOption(
+    option('--compress <how>', 'how pages travel; high is smaller and slower, for links below 75 MB/s')
+      .choices(['none', 'lz4', 'high'])
+      .default('lz4'),
+  )
   .addOption(rate())
   .addOption(json())
   .action(run(eject));

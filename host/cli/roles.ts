@@ -1,5 +1,6 @@
 // abdm intermediate, eject and merge: from options to roles, and from what they say to an exit code.
 
+import type { Compression } from '../../bindings/divider.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { Destination } from '../destination/destination.js';
 import type { ImageSource } from '../image/image.js';
@@ -30,7 +31,7 @@ export async function intermediate(
 export async function eject(
   output: Output,
   names: string[],
-  options: { to: string; intermediates?: string[]; direct?: boolean; compress: 'lz4' | 'none'; rate?: number },
+  options: { to: string; intermediates?: string[]; direct?: boolean; compress: Compression; rate?: number },
 ): Promise<number> {
   const { to, intermediates = [], direct = false, compress, rate } = options;
   if (direct === intermediates.length > 0) {

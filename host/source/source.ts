@@ -12,7 +12,7 @@
 import { randomBytes } from 'node:crypto';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { KEY_BYTES, PAGE_BYTES } from '../../bindings/abi.js';
-import { type DividedFrame, Divider } from '../../bindings/divider.js';
+import { type Compression, type DividedFrame, Divider } from '../../bindings/divider.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
 import { Mam } from '../mam/mam.js';
@@ -28,7 +28,7 @@ export interface EjectOptions {
   /** HOST:PORT of each intermediate; empty: frames go straight to the destination. */
   intermediates: readonly string[];
   /** Default lz4. */
-  compress?: 'lz4' | 'none';
+  compress?: Compression;
   /** Bytes of frames a second, at most. */
   rateBytesPerS?: number;
   /** How long the destination may take to answer, in milliseconds. Default 30,000. */
@@ -118,7 +118,7 @@ export class Ejection {
     const direct = intermediates.length === 0;
     const migration = randomBytes(16).toString('hex');
     const key = randomBytes(KEY_BYTES);
-    const divider = await Divider.create({ key, slots: SLOTS, acceleration: compress === 'none' ? 0 : 1 });
+    const divider = await Divider.create({ key, slots: SLOTS, compress });
     const control = await SourceControl.connect(to, migration, (error) => this.#fail(error));
     this.#control = control;
     if (!direct) this.#mam = await Mam.connect(intermediates, migration, 'source');

@@ -47,8 +47,15 @@ async function loadBundlerBuild(): Promise<typeof nodejs> {
 export const lz4WasmNodejs = peer('lz4-wasm-nodejs', nodejs);
 export const lz4Wasm = peer('lz4-wasm', await loadBundlerBuild());
 
-/** Decodes byte by byte, as the format is written down. Returns null for what does not decode to exactly `outBytes`. */
-export function plainDecompress(block: Uint8Array, outBytes: number): Uint8Array | null {
+/**
+ * Decodes byte by byte, as the format is written down; matches may begin in the bytes of `window`, which come before the output. Returns null for
+ * what does not decode to exactly `outBytes`.
+ */
+export function plainDecompress(
+  block: Uint8Array,
+  outBytes: number,
+  window: Uint8Array = new Uint8Array(0),
+): Uint8Array | null {
   const out = new Uint8Array(outBytes);
   let from = 0;
   let to = 0;
@@ -73,8 +80,8 @@ export function plainDecompress(block: Uint8Array, outBytes: number): Uint8Array
     const offset = block[from]! + block[from + 1]! * 256;
     from += 2;
     const match = length(token & 15) + 4;
-    if (offset === 0 || offset > to || match > outBytes - to) return null;
-    for (let i = 0; i < match; i++, to++) out[to] = out[to - offset]!;
+    if (offset === 0 || offset > window.length + to || match > outBytes - to) return null;
+    for (let i = 0; i < match; i++, to++) out[to] = offset > to ? window.at(to - offset)! : out[to - offset]!;
   }
   return null;
 }

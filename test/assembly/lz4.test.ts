@@ -1,7 +1,8 @@
 // LZ4 against lz4-wasm in both directions, against a plain decoder on damaged blocks, and at every edge of its memory.
 import { describe, expect, it } from 'vitest';
 import { rawEngine, scale, seeded } from '../engine.js';
-import { KINDS, page, type Random } from '../pages.js';
+import { KINDS, page } from '../pages.js';
+import { damage, keepsEndRules } from './lz4-blocks.js';
 import { type Lz4Peer, lz4Wasm, lz4WasmNodejs, plainDecompress } from './lz4-peers.js';
 
 const CANARY = 0xa5;
@@ -42,33 +43,6 @@ function decompress(block: Uint8Array, outBytes: number, dstPtr = engine.free + 
   engine.bytes.set(block, srcPtr);
   if (engine.lz4Decompress(srcPtr, block.length, dstPtr, outBytes) === 0) return null;
   return engine.bytes.slice(dstPtr, dstPtr + outBytes);
-}
-
-/** Every rule of the format for the end of a block, which decoders do not all look at. */
-function keepsEndRules(block: Uint8Array, bytes: number): boolean {
-  let from = 0;
-  let done = 0;
-  const length = (start: number): number => {
-    let total = start;
-    if (start === 15) {
-      let more: number;
-      do {
-        more = block[from++]!;
-        total += more;
-      } while (more === 255);
-    }
-    return total;
-  };
-  for (let lastStart = -1; ; ) {
-    const token = block[from++]!;
-    const literals = length(token >> 4);
-    from += literals;
-    done += literals;
-    if (from === block.length) return lastStart < 0 || (literals >= 5 && bytes - lastStart >= 12);
-    from += 2;
-    lastStart = done;
-    done += length(token & 15) + 4;
-  }
 }
 
 function agreesWith(peer: Lz4Peer, pages: number, seed: number): void {
@@ -213,31 +187,6 @@ describe('lz4Compress', { timeout }, () => {
     }
   });
 });
-
-/** A damaged copy of a block: flipped bytes, a cut, an insertion, or the head of it and the tail of another. */
-function damage(block: Uint8Array, other: Uint8Array, random: Random): Uint8Array {
-  const at = random() % block.length;
-  switch (random() % 5) {
-    case 0: {
-      const made = block.slice();
-      for (let n = 1 + (random() % 4); n > 0; n--) made[random() % made.length]! ^= 1 + (random() % 255);
-      return made;
-    }
-    case 1: {
-      const made = block.slice();
-      made[at] = random() % 2 === 0 ? 255 : 0;
-      return made;
-    }
-    case 2:
-      return block.slice(0, at);
-    case 3: {
-      const put = Uint8Array.from({ length: 1 + (random() % 20) }, () => (random() % 3 === 0 ? 255 : random() >>> 11));
-      return Buffer.concat([block.subarray(0, at), put, block.subarray(at)]);
-    }
-    default:
-      return Buffer.concat([block.subarray(0, at), other.subarray(random() % other.length)]);
-  }
-}
 
 describe('lz4Decompress', { timeout }, () => {
   it('keeps within its output, and agrees with a plain decoder, on damaged blocks', () => {

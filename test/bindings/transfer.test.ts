@@ -152,13 +152,67 @@ describe('pages that were divided and merged', () => {
 
   test('travel without content ids and without compression where that is wanted', async () => {
     const image = seededPages(9, 200);
-    const divider = await makeDivider({ contentIds: false, acceleration: 0 });
+    const divider = await makeDivider({ contentIds: false, compress: 'none' });
     const frames = divideImage(divider, image);
     expect(divider.counts).toMatchObject({ duplicatePages: 0, compressedPages: 0 });
     const merger = await makeMerger([200]);
     const sink = new MemorySink([200]);
     for (const frame of frames) mergeFrame(merger, frame.bytes, sink);
     expect(same(sink.images[0]!, image)).toBe(true);
+  });
+
+  test('of all kinds are the same through a window across each frame, in frames of any length', async () => {
+    const kinds = [
+      ['json', 'heap'],
+      ['text', 'zero', 'duplicate'],
+      ['random', 'duplicate', 'binary', 'json'],
+      undefined,
+    ];
+    for (const [i, contentIds] of [true, false, true, true, false].entries()) {
+      const image = seededPages(80 + i, 500, kinds[i % kinds.length]);
+      for (const batchPages of [3, 64, 256]) {
+        const divider = await makeDivider({ compress: 'high', contentIds, batchPages });
+        const frames = divideImage(divider, image);
+        expect(divider.counts.compressedPages).toBeGreaterThan(50);
+        expect(frames.every(({ bytes }) => bytes[5] === (contentIds ? 2 : 3))).toBe(true);
+        const merger = await makeMerger([500]);
+        const sink = new MemorySink([500]);
+        for (const frame of frames.reverse()) mergeFrame(merger, frame.bytes, sink);
+        expect(same(sink.images[0]!, image)).toBe(true);
+        expect(merger.waitingPages).toBe(0);
+      }
+    }
+  });
+
+  test('are smaller with high ratio than without, and leave the batch as it was', async () => {
+    const image = seededPages(85, 640, ['zero', 'duplicate', 'heap', 'heap', 'json', 'text', 'binary', 'random']);
+    const bytes = { lz4: 0, high: 0 };
+    for (const compress of ['lz4', 'high'] as const) {
+      const divider = await makeDivider({ compress });
+      for (let at = 0; at < image.length; at += 64 * PAGE_BYTES) {
+        const batch = divider.acquire();
+        batch.bytes.set(image.subarray(at, at + 64 * PAGE_BYTES));
+        for (const frame of divider.divide(batch, { vm: 0, base: at / PAGE_BYTES, pages: 64 })) frame.release();
+        expect(same(batch.bytes, image.subarray(at, at + 64 * PAGE_BYTES))).toBe(true);
+        batch.release();
+      }
+      bytes[compress] = divider.counts.frameBytes;
+    }
+    expect(bytes.lz4 / bytes.high).toBeGreaterThan(1.1);
+  });
+
+  test('are compressed through a window only as far as it pays on the link', async () => {
+    const image = seededPages(86, 64 * 16, ['json', 'heap']);
+    for (const linkBytesPerS of [1e6, 1e13]) {
+      const divider = await makeDivider({ compress: 'high', linkBytesPerS });
+      const frames = divideImage(divider, image);
+      if (linkBytesPerS === 1e6) expect(divider.counts.compressedPages).toBeGreaterThan(14 * 64);
+      else expect(divider.counts.compressedPages).toBeLessThan(64);
+      const merger = await makeMerger([64 * 16]);
+      const sink = new MemorySink([64 * 16]);
+      for (const frame of frames) mergeFrame(merger, frame.bytes, sink);
+      expect(same(sink.images[0]!, image)).toBe(true);
+    }
   });
 
   test('are divided in batches of 256 as in batches of one', async () => {
@@ -207,6 +261,9 @@ describe('slots', () => {
 describe('impossible options', () => {
   test('are named', async () => {
     await expect(Divider.create({ key: new Uint8Array(5) })).rejects.toThrow(/5 bytes.*needs 32/);
+    await expect(Divider.create({ key, compress: 'zip' as 'lz4' })).rejects.toThrow(/compress is zip/);
+    await expect(Divider.create({ key, acceleration: 0 })).rejects.toThrow(/acceleration.*1 to/);
+    await expect(Divider.create({ key, compress: 'high', acceleration: 2 })).rejects.toThrow(/acceleration.*high/);
     await expect(Divider.create({ key, batchPages: 257 })).rejects.toThrow(/batchPages.*1 to 256/);
     await expect(Divider.create({ key, slots: 8000, batchPages: 256 })).rejects.toThrow(/4 GiB/);
     const divider = await makeDivider();

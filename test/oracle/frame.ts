@@ -9,7 +9,7 @@ export function isFrame(frame: Uint8Array): boolean {
   const id = view.getBigUint64(8, true);
   const base = view.getBigUint64(16, true);
   const [pages, ids, duplicates] = [28, 30, 32].map((at) => view.getUint16(at, true)) as [number, number, number];
-  if (flags > 1 || view.getUint16(34, true) !== 0 || view.getUint32(36, true) !== 0) return false;
+  if (flags > 3 || view.getUint16(34, true) !== 0 || view.getUint32(36, true) !== 0) return false;
   if (id < 1n || id >= 1n << 47n || base >= 1n << 53n || view.getUint32(24, true) !== frame.length) return false;
   if (pages < 1 || pages > 64) return false;
 
@@ -44,5 +44,5 @@ export function isFrame(frame: Uint8Array): boolean {
     else if (kind > 3) return false;
   }
   if (duplicated !== duplicates || payload + length + 8 !== frame.length) return false;
-  return flags === 1 ? ids === 0 && duplicates === 0 : named === ids;
+  return flags & 1 ? ids === 0 && duplicates === 0 : named === ids;
 }

@@ -105,7 +105,7 @@ describe('an image that went straight to the destination', () => {
   test('is the same, also where the destination is slow and pages travel uncompressed', async () => {
     const dir = directory();
     writeMixed(join(dir, 'in'), 16);
-    for (const compress of ['lz4', 'none']) {
+    for (const compress of ['lz4', 'none', 'high']) {
       const how = ['--direct', '--compress', compress];
       const [source, destination] = await move({ a: join(dir, 'in') }, dir, how, ['--rate', '20MB']);
       expect([source.code, destination.code]).toEqual([0, 0]);
