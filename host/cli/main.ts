@@ -111,7 +111,7 @@ program
   .addOption(
     option('--size <size>', 'data that its process is filled with, beside what Node itself takes', parseSize).default(
       DEFAULT_HEAP_BYTES,
-      '224M',
+      '288M',
     ),
   )
   .addOption(option('--rate <bytes/s>', 'what the destination takes in at most', parseSize).default(50e6, '50MB'))

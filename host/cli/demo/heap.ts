@@ -12,17 +12,17 @@ import { indexRecords, parseLog, requestLog } from './requests.js';
 
 const KIB = 1024;
 /** What one unit takes in the memory of a process, about: what is below, parsed logs at several times their text, and garbage. */
-export const UNIT_BYTES = 14 * 1024 * KIB;
+export const UNIT_BYTES = 18 * 1024 * KIB;
 /** As much source text is enough; a unit takes a slice of it. */
 const MAX_SOURCE_BYTES = 12 * 1024 * KIB;
 
-/** The recipe of a unit: with LZ4, duplicates and zeros found it takes a bit less than half on a wire, as the heaps of servers do. */
+/** The recipe of a unit. With LZ4, duplicates and zeros found, such a process takes about half on a wire, as those of servers do. */
 const PARSED_TEXT_BYTES = 320 * KIB;
 const LOG_BYTES = 640 * KIB;
 const SOURCE_BYTES = 768 * KIB;
 const BINARY_BYTES = 1536 * KIB;
-const TO_COMPRESS_BYTES = 2560 * KIB;
-const RANDOM_BYTES = 1280 * KIB;
+const TO_COMPRESS_BYTES = 6144 * KIB;
+const RANDOM_BYTES = 4096 * KIB;
 const CACHED_BYTES = 768 * KIB;
 const ZERO_BYTES = 768 * KIB;
 

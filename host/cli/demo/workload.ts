@@ -5,8 +5,8 @@ import { imageError } from '../../image/image.js';
 
 export { writeHeapFile } from './heap.js';
 
-/** With what Node itself takes, an image of about 400 MB. */
-export const DEFAULT_HEAP_BYTES = 224 * 1024 * 1024;
+/** With what Node itself takes, an image of about 480 MB. */
+export const DEFAULT_HEAP_BYTES = 288 * 1024 * 1024;
 const READY_DEADLINE_MS = 60_000;
 
 export interface Workload {
