@@ -3,7 +3,7 @@
 // The destination takes in 100 MB/s at most, so that at the exit the intermediates hold nearly everything: what they hold then, beyond what they held at
 // the start, is compared with what they keep. The image is a file like the heap of a server (host/cli/demo/heap.ts).
 
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -22,6 +22,15 @@ function residentBytes(pid: number): number | null {
   } catch {
     return null;
   }
+}
+
+/** On the disk, and in the page cache: neither its writing nor its reading from a disk is measured. */
+function settle(path: string): void {
+  const file = openSync(path, 'r+');
+  fsyncSync(file);
+  const buffer = new Uint8Array(2 ** 20);
+  while (readSync(file, buffer) > 0);
+  closeSync(file);
 }
 
 interface Line {
@@ -103,6 +112,7 @@ try {
   const image = join(directory, 'image');
   const bytes = parseSize(values.size);
   writeHeapFile(image, bytes);
+  settle(image);
   if (!values.json) console.log(`${cpus()[0]?.model}, ${availableParallelism()} cores, Node ${process.version}`);
   for (const compress of ['lz4', 'none']) {
     const line = await transfer(directory, image, bytes, compress);
