@@ -6,8 +6,9 @@ import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 import { build, createLogger } from 'vite';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { Project, root, skipped } from '../package/project.js';
+import { Project, root } from '../package/project.js';
 import { seededPages } from '../pages.js';
+import { skipped } from '../skipped.js';
 import { serve } from './server.js';
 import { transfer } from './transfer.js';
 

@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { attempt, Project, root, run, skipped } from './project.js';
+import { skipped } from '../skipped.js';
+import { attempt, Project, root, run } from './project.js';
 
 vi.setConfig({ testTimeout: 180_000 }); // compilers, on machines that do other things too
 

@@ -72,10 +72,3 @@ export class Project {
     rmSync(this.dir, { recursive: true, force: true });
   }
 }
-
-/** Why a test cannot run here; in CI, where everything must, that is a failure. */
-export function skipped(skip: (note: string) => void, reason: string): void {
-  if (process.env.CI) throw new Error(`${reason}: in CI nothing is skipped`);
-  console.warn(`skipped: ${reason}`);
-  skip(reason);
-}
