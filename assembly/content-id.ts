@@ -109,7 +109,7 @@ export function contentId(ptr: usize, outPtr: usize): void {
 export function contentIds(ptr: usize, pages: u32, outPtr: usize): void {
   const end = ptr + <usize>pages * PAGE_BYTES;
   while (ptr !== end) {
-    touch(ptr);
+    touch(ptr, PAGE_BYTES);
     contentId(ptr, outPtr);
     ptr += PAGE_BYTES;
     outPtr += 16;

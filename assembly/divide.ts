@@ -89,7 +89,7 @@ export function divide(
 /** Kinds (zero or raw, so far) and content ids of the batch. */
 function namePages(page: usize, pages: u32, withIds: bool): void {
   for (let i: u32 = 0; i < pages; i++, page += PAGE_BYTES) {
-    touch(page);
+    touch(page, PAGE_BYTES);
     const zero = isZero(page);
     store<u8>(BATCH_KINDS + i, zero ? KIND_ZERO : KIND_RAW);
     if (withIds && !zero) contentId(page, BATCH_IDS + <usize>i * ID_BYTES);

@@ -27,7 +27,7 @@
 // The decompressor's input comes from the network and is not trusted: each length and offset is checked against what is left of block and
 // output before it is used. Nothing here works on a memory of the full 4 GiB, whose end has no address.
 
-import { LZ4_TABLE, PAGE_BYTES } from './layout';
+import { LZ4_TABLE } from './layout';
 import { touch } from './page';
 
 const MAX_BYTES: u32 = 65536;
@@ -70,7 +70,7 @@ export function lz4Compress(srcPtr: usize, bytes: u32, dstPtr: usize, capacityBy
   /** First byte that is not in the block yet. */
   let anchor = srcPtr;
 
-  if (bytes >= PAGE_BYTES) touch(srcPtr);
+  touch(srcPtr, bytes);
   if (bytes > (NO_START as u32)) {
     if (generation > u32.MAX_VALUE - bytes) {
       memory.fill(LZ4_TABLE, 0, TABLE_BYTES);
@@ -210,6 +210,7 @@ const ENDLESS: u32 = u32.MAX_VALUE;
 
 /** Decompresses a block: see bindings/abi.ts. */
 export function lz4Decompress(srcPtr: usize, bytes: u32, dstPtr: usize, outBytes: u32): u32 {
+  touch(srcPtr, bytes);
   return lz4DecompressInWindow(dstPtr, srcPtr, bytes, dstPtr, outBytes);
 }
 

@@ -12,15 +12,14 @@
 import { PAGE_BYTES } from './layout';
 
 /**
- * Asks for all cache lines of the page at `ptr` at once. The hardware fetches ahead within a page but not from one page to the next, so whoever reads
- * page after page of memory that is not in the cache waits at the head of each; asked for together, the lines come together. On a page that is in
- * the cache this costs a fiftieth of naming it.
+ * Asks for all cache lines of the first page, or less, of the `bytes` bytes at `ptr` at once. The hardware fetches ahead within a page but not from one
+ * page to the next, so whoever reads page after page of memory that is not in the cache waits at the head of each; asked for together, the lines
+ * come together. On a page that is in the cache this costs a fiftieth of naming it.
  */
-export function touch(ptr: usize): void {
+export function touch(ptr: usize, bytes: usize): void {
   let sum: u64 = 0;
-  for (let line: usize = 0; line < PAGE_BYTES; line += 256) {
-    sum |= load<u64>(ptr + line) | load<u64>(ptr + line, 64) | load<u64>(ptr + line, 128) | load<u64>(ptr + line, 192);
-  }
+  const end = min(bytes, PAGE_BYTES);
+  for (let line: usize = 0; line + 8 <= end; line += 64) sum |= load<u64>(ptr + line);
   touched = sum;
 }
 

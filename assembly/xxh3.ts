@@ -19,7 +19,6 @@
 // - Those eight vectors and one stripe are about what 16 registers hold. Unrolling spills them, and made it up to a fifth slower.
 // - What is left, 28 vector instructions a stripe, is what a CPU with three vector ports can take; libxxhash needs 12 with AVX2.
 
-import { PAGE_BYTES } from './layout';
 import { touch } from './page';
 
 const P32_1: u64 = 0x9e3779b1;
@@ -59,7 +58,7 @@ const MERGE_SECRET: usize = SECRET + 11;
 
 /** XXH3-64 of the `bytes` at `ptr`, to `outPtr` as a little-endian u64. */
 export function xxh3(ptr: usize, bytes: u32, outPtr: usize): void {
-  if (bytes >= PAGE_BYTES) touch(ptr);
+  touch(ptr, bytes);
   store<u64>(outPtr, xxh3Of(ptr, bytes));
 }
 
