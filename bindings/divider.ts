@@ -26,7 +26,7 @@ import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError } from './errors.js';
 import { requireInteger } from './options.js';
 import { PaysOnLink } from './pays.js';
-import { Slots } from './slots.js';
+import { type Slot, Slots } from './slots.js';
 
 /**
  * How pages travel. `none`: as they are. `lz4`: each compressed by itself. `high`: an eighth smaller and more, since what pages of a frame have in
@@ -52,7 +52,7 @@ export interface DividerOptions {
   acceleration?: number;
   /**
    * What the link carries, in bytes a second: pages are compressed only while that gets them delivered sooner. Default: always, as on a link that
-   * is slower than this core compresses.
+   * is slower than this core compresses. The engine is warmed up for it, which takes about 20 ms.
    */
   linkBytesPerS?: number;
   /** Without content ids nothing is deduplicated and the merger cannot verify pages, only frames' checksums. Default true. */
@@ -102,6 +102,8 @@ export interface DividerCounts {
   frames: number;
   frameBytes: number;
 }
+
+const WARM_UP_PAGES = 4096;
 
 type FullOptions = Required<Omit<DividerOptions, 'linkBytesPerS'>> & Pick<DividerOptions, 'linkBytesPerS'>;
 
@@ -186,7 +188,46 @@ export class Divider {
     engine.exports.setKey(batchesPtr);
     engine.memory.fill(0, batchesPtr, batchesPtr + KEY_BYTES);
     engine.exports.dedupInit(tablePtr, tableBuckets);
-    return new Divider(engine, full, batchesPtr, framesPtr, windowPtr);
+    const divider = new Divider(engine, full, batchesPtr, framesPtr, windowPtr);
+    if (full.linkBytesPerS !== undefined) {
+      divider.#warmUp();
+      engine.exports.dedupInit(tablePtr, tableBuckets);
+    }
+    return divider;
+  }
+
+  /**
+   * Divides made-up pages until the engine runs as fast as it will: what its first batches take says nothing of what compression costs. About 20 ms.
+   */
+  #warmUp(): void {
+    const batch = this.acquire();
+    const slot = this.#frames.take();
+    for (let i = 0; i < batch.bytes.length; i++) batch.bytes[i] = ((i * i) >> 7) & (i >> 9);
+    this.#writePfns({ vm: 0, base: 0, pages: this.batchPages });
+    for (let page = 1; page <= WARM_UP_PAGES; page += this.batchPages) {
+      // A number of its own makes each page new: a duplicate would not be compressed.
+      for (let i = 0; i < this.batchPages; i++) this.#view.setUint32(batch.ptr + i * PAGE_BYTES, page + i, true);
+      this.#callDivide(batch, { vm: 0, base: 0, pages: this.batchPages }, slot, BATCH_PAGES);
+    }
+    batch.bytes.fill(0);
+    this.#frames.give(slot);
+    batch.release();
+  }
+
+  #callDivide(batch: Batch, { pages, vm, base }: BatchPages, slot: Slot, tries: number): number {
+    return this.#engine.exports.divide(
+      batch.ptr,
+      pages,
+      vm,
+      base,
+      this.#nextId,
+      slot.ptr,
+      this.#frames.bytes,
+      this.#acceleration,
+      tries,
+      this.#withIds,
+      this.#windowPtr,
+    );
   }
 
   /** Room for `batchPages` pages. Throws NO_SLOT if all batches are held. */
@@ -212,19 +253,7 @@ export class Divider {
     const slot = this.#frames.take();
     const tries = this.#compress === 'none' ? 0 : Math.min(this.#pays?.next() ?? BATCH_PAGES, BATCH_PAGES);
     const startedMs = performance.now();
-    const frames = this.#engine.exports.divide(
-      batch.ptr,
-      pages.pages,
-      pages.vm,
-      pages.base,
-      this.#nextId,
-      slot.ptr,
-      this.#frames.bytes,
-      this.#acceleration,
-      tries,
-      this.#withIds,
-      this.#windowPtr,
-    );
+    const frames = this.#callDivide(batch, pages, slot, tries);
     if (frames < 0) {
       this.#frames.give(slot);
       throw new AbdmError(

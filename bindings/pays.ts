@@ -2,25 +2,29 @@
 //
 // A page that is compressed reaches the other end sooner if compressing it takes less time than sending the bytes that it saves. Both differ from
 // one part of memory to the next, so they are measured: while compression is on, every batch tells; while it is off, a few pages of some batches
-// are tried. A batch that does not pay costs no more than these few pages: about 1 % of the time that it takes on the fastest link for which
-// compression could pay at all.
+// are tried. What does not pay costs no more than these few pages, and the batch or two that it takes to notice.
 
 /** Pages of a batch that are tried while compression is off. */
-const PROBE_PAGES = 4;
-/** Batches without a probe, at most, before the next one. */
-const MAX_PAUSE = 16;
+const PROBE_PAGES = 8;
+/** Batches from one probe to the next: twice as many each time, from the first to the second. */
+const MIN_PAUSE = 4;
+const MAX_PAUSE = 64;
+/** Batches that are sent without compression at first, to learn what that costs. */
+const LEARNING_BATCHES = 2;
 /** How much the last batch counts against all before it. */
 const WEIGHT = 1 / 4;
+/** Compression must be worth more than it costs: measurements are not exact. */
+const MARGIN = 1.1;
 
 export class PaysOnLink {
   readonly #linkBytesPerMs: number;
-  /** Milliseconds that a page takes without compression, and what compression adds to that. */
+  /** Milliseconds that a page takes without compression. */
   #baseMs: number | null = null;
+  /** Milliseconds that compression adds to that, and bytes that it saves, a page. */
   #costMs: number | null = null;
-  /** Bytes that compression saves, a page. */
   #savedBytes: number | null = null;
-  #pause = 1;
-  #untilProbe = 1;
+  #pause = MIN_PAUSE;
+  #untilProbe = LEARNING_BATCHES + 1;
 
   /** `linkBytesPerS`: what the link carries. */
   constructor(linkBytesPerS: number) {
@@ -30,8 +34,7 @@ export class PaysOnLink {
   /** How many pages of the next batch should be tried: all, none, or a few to learn. */
   next(): number {
     if (this.#pays()) return Number.POSITIVE_INFINITY;
-    // The very first batch is sent without compression, to learn what that costs.
-    if (this.#baseMs === null || --this.#untilProbe > 0) return 0;
+    if (--this.#untilProbe > 0) return 0;
     this.#untilProbe = this.#pause;
     this.#pause = Math.min(this.#pause * 2, MAX_PAUSE);
     return PROBE_PAGES;
@@ -44,15 +47,16 @@ export class PaysOnLink {
       this.#baseMs = mean(this.#baseMs, ms / pages);
       return;
     }
-    const costMs = Math.max(0, ms - (this.#baseMs ?? 0) * pages) / tried;
-    this.#costMs = mean(this.#costMs, costMs);
+    // A batch of nothing but zeros and duplicates says nothing of what a page costs: none may have done so yet.
+    if (this.#baseMs === null) return;
+    this.#costMs = mean(this.#costMs, Math.max(0, ms - this.#baseMs * pages) / tried);
     this.#savedBytes = mean(this.#savedBytes, savedBytes / tried);
-    if (this.#pays()) this.#pause = this.#untilProbe = 1;
+    if (this.#pays()) this.#pause = this.#untilProbe = MIN_PAUSE;
   }
 
   #pays(): boolean {
     if (this.#costMs === null || this.#savedBytes === null) return false;
-    return this.#savedBytes > this.#costMs * this.#linkBytesPerMs;
+    return this.#savedBytes > this.#costMs * this.#linkBytesPerMs * MARGIN;
   }
 }
 

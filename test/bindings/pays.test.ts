@@ -36,7 +36,8 @@ describe('compression on a link of known speed', () => {
 
   test('follows what the pages are like', () => {
     const pays = new PaysOnLink(125e6);
-    expect(run(pays, 50, 3, 2500).tried).toBeGreaterThan(48 * 64);
+    // Two batches to learn from, a probe, and then all.
+    expect(run(pays, 50, 3, 2500).tried).toBeGreaterThan(46 * 64);
     expect(run(pays, 200, 1, 0).tried).toBeLessThan(12 * 64);
     expect(run(pays, 200, 3, 2500).tried).toBeGreaterThan(180 * 64);
   });
