@@ -206,7 +206,8 @@ describe('pages that were divided and merged', () => {
     for (const linkBytesPerS of [1e6, 1e13]) {
       const divider = await makeDivider({ compress: 'high', linkBytesPerS });
       const frames = divideImage(divider, image);
-      if (linkBytesPerS === 1e6) expect(divider.counts.compressedPages).toBeGreaterThan(14 * 64);
+      // All but two batches to learn from, and a probe.
+      if (linkBytesPerS === 1e6) expect(divider.counts.compressedPages).toBeGreaterThan(13 * 64);
       else expect(divider.counts.compressedPages).toBeLessThan(64);
       const merger = await makeMerger([64 * 16]);
       const sink = new MemorySink([64 * 16]);
