@@ -11,6 +11,8 @@ const MIN_PAUSE = 4;
 const MAX_PAUSE = 64;
 /** Batches that are sent without compression at first, to learn what that costs. */
 const LEARNING_BATCHES = 2;
+/** Whatever a clock says that was disturbed: no page is compressed in less than this share of what it takes anyway. */
+const LEAST_COST = 1 / 4;
 /** How much the last batch counts against all before it. */
 const WEIGHT = 1 / 4;
 /** Compression must be worth more than it costs: measurements are not exact. */
@@ -44,12 +46,13 @@ export class PaysOnLink {
   learn(pages: number, tried: number, savedBytes: number, ms: number): void {
     if (pages === 0) return;
     if (tried === 0) {
-      this.#baseMs = mean(this.#baseMs, ms / pages);
+      this.#baseMs = steady(this.#baseMs, ms / pages);
       return;
     }
     // A batch of nothing but zeros and duplicates says nothing of what a page costs: none may have done so yet.
     if (this.#baseMs === null) return;
-    this.#costMs = mean(this.#costMs, Math.max(0, ms - this.#baseMs * pages) / tried);
+    const costMs = (ms - this.#baseMs * pages) / tried;
+    this.#costMs = mean(this.#costMs, Math.max(costMs, this.#baseMs * LEAST_COST));
     this.#savedBytes = mean(this.#savedBytes, savedBytes / tried);
     if (this.#pays()) this.#pause = this.#untilProbe = MIN_PAUSE;
   }
@@ -62,4 +65,9 @@ export class PaysOnLink {
 
 function mean(before: number | null, now: number): number {
   return before === null ? now : before + (now - before) * WEIGHT;
+}
+
+/** A mean that a batch which was disturbed, and so took longer, hardly moves. */
+function steady(before: number | null, now: number): number {
+  return before === null || now < before ? now : before + ((now - before) * WEIGHT) / 4;
 }
