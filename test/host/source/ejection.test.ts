@@ -7,7 +7,7 @@ import { FileSource } from '#abdm/host/image/file.js';
 import { Ejection } from '#abdm/host/source/source.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64, MessageType } from '#abdm/host/wire/messages.js';
 
 const { HELLO, WELCOME, IMAGES, READY } = MessageType;
 
@@ -60,5 +60,39 @@ describe('a destination that falls silent', () => {
     const ejection = start(30_000);
     setTimeout(() => ejection.cancel('enough'), 100);
     expect((await ejection.run()).reason).toEqual({ code: 'CANCELLED', message: 'enough' });
+  });
+});
+
+describe('the exit', () => {
+  test('is when the last frame is acknowledged, and not before', async () => {
+    writeFileSync(
+      join(dir, 'in'),
+      new Uint8Array(64 * 4096 * 3).map((_, i) => (i * i) >> 7),
+    );
+    image = new FileSource(join(dir, 'in'));
+    const heard: string[] = [];
+    const slow = await listen('127.0.0.1:0', () => ({
+      onMessage({ type, id }, _body, channel) {
+        const welcome = { protocol: 1, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
+        if (type === HELLO) channel.send(WELCOME, 0, encodeJson(welcome));
+        if (type === IMAGES) channel.send(READY, 0, encodeJson({}));
+        if (type === MessageType.PUT) {
+          setTimeout(() => {
+            heard.push(`stored ${id}`);
+            channel.send(MessageType.STORED, id, encodeU64(1e9));
+          }, 100 * id);
+        }
+        if (type === MessageType.DIVIDED) {
+          heard.push('divided');
+          channel.send(MessageType.DIVIDED, 0, encodeJson({}));
+        }
+      },
+    }));
+    const to = `127.0.0.1:${slow.address.port}`;
+    const summary = await new Ejection({ vms: [{ name: 'a', image }], to, intermediates: [] }).run();
+    await slow.close();
+    expect(summary.outcome).toBe('completed');
+    expect(heard).toEqual(['stored 1', 'stored 2', 'stored 3', 'divided']);
+    expect(summary.exitTimeMs).toBeGreaterThan(300);
   });
 });
