@@ -58,6 +58,8 @@ export class Destination {
   /** The source has said that it divided everything: from now on this host owns the VM. */
   #handedOver = false;
   #report: NodeJS.Timeout | undefined;
+  /** Resolves when the control channel is gone; there may be none. */
+  #controlGone: Promise<void> = Promise.resolve();
   #over = false;
   #end!: (error: AbdmError | null) => void;
 
@@ -132,9 +134,14 @@ export class Destination {
     if (this.#migration !== '') throw new AbdmError('PROTOCOL', 'another migration is under way here');
     this.#migration = migration;
     this.#control = channel;
+    let markGone: () => void;
+    this.#controlGone = new Promise((resolve) => {
+      markGone = resolve;
+    });
     channel.handler = {
       onMessage: (header, body) => this.#onControl(header, body),
       onClose: (error) => {
+        markGone();
         this.#control = null;
         this.#controlBytes = channel.bytesIn;
         if (this.#handedOver) return;
@@ -202,6 +209,8 @@ export class Destination {
         reason = new AbdmError(reason.code, `${reason.message}; ${session!.missingPages} pages are lost`);
       this.#control?.fail(reason);
       await session?.discard();
+      // The source first: it would have frames refused otherwise, and take that for the reason.
+      await this.#controlGone;
     } else this.#control?.end();
     await session?.forget();
     const summary = this.#summary(reason, controlBytes);

@@ -44,6 +44,11 @@ export class SourceControl {
   #channel!: Channel;
   #expected: { type: MessageType; resolve(): void; reject(error: AbdmError): void } | null = null;
   #closed: AbdmError | null = null;
+  #markGone!: () => void;
+  /** Resolves when the connection is. */
+  readonly #gone = new Promise<void>((resolve) => {
+    this.#markGone = resolve;
+  });
   readonly #onLost: (error: AbdmError) => void;
 
   private constructor(onLost: (error: AbdmError) => void) {
@@ -85,10 +90,11 @@ export class SourceControl {
     return this.#ask(MessageType.DIVIDED, { frames }, MessageType.DIVIDED);
   }
 
-  /** Tells the destination why the migration is over. */
-  fail(error: AbdmError): void {
+  /** Tells the destination why the migration is over. Resolves when it has heard, or has had its time to. */
+  fail(error: AbdmError): Promise<void> {
     clearTimeout(this.#timer);
     this.#channel.fail(error);
+    return this.#gone;
   }
 
   end(): void {
@@ -134,6 +140,7 @@ export class SourceControl {
 
   #onClose(error: AbdmError | null): void {
     clearTimeout(this.#timer);
+    this.#markGone();
     this.#closed = error ?? new AbdmError('PEER_GONE', `${this.#channel.peer} has ended the control channel`);
     this.#expected?.reject(this.#closed);
     this.#expected = null;

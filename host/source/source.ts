@@ -104,7 +104,8 @@ export class Ejection {
     } catch (cause) {
       // What broke first is the reason; what follows from it is not.
       const error = this.#abort.signal.aborted ? (this.#abort.signal.reason as AbdmError) : asAbdmError(cause);
-      this.#control?.fail(error);
+      // The destination first: it would find frames missing otherwise, and take that for the reason.
+      await this.#control?.fail(error);
       await Promise.race([this.#mam?.drop(), sleep(2_000, undefined, { ref: false })]);
       return this.#summary(error);
     } finally {

@@ -149,6 +149,8 @@ describe('an image that cannot be had', () => {
         const [source, merged] = await Promise.all([scene.startEject(await merge.address(), ...how).done, merge.done]);
         expect([source.code, merged.code]).toEqual([2, 2]);
         expect(merged.summary.reason.code).toBe('IMAGE');
+        // The source hears the reason itself, not what follows from it.
+        expect(source.summary.reason.message).toContain(merged.summary.reason.message);
         expect(readdirSync(disk)).toEqual([]);
         for (const address of list.split(',')) expect(await keptBytes(address, 256 * 2 ** 20)).toBe(0);
       } finally {
