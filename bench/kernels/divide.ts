@@ -10,8 +10,6 @@ import type { Pool } from '../pool.js';
 import type { Kernel, LocalSide } from '../sides.js';
 
 export const KEY = new Uint8Array(32).map((_, i) => i * 7 + 1);
-/** A Divider holds as many batches, at most. */
-export const MAX_BATCHES = 1024;
 
 export const divide: Kernel = {
   name: 'divide',

@@ -1,15 +1,7 @@
 // An image that is a file, or comes from a block device. Its size is what it was when it was opened.
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, type Stats } from 'node:fs';
-import {
-  checkRange,
-  errnoOf,
-  type ImageSource,
-  imageError,
-  layOut,
-  PAGE_BYTES,
-  type Region,
-  reasonOf,
-} from './image.js';
+import { PAGE_BYTES } from '../../bindings/abi.js';
+import { checkRange, errnoOf, type ImageSource, imageError, layOut, type Region, reasonOf } from './image.js';
 
 // One read call takes at most 2^31 - 1 bytes.
 const MAX_READ_BYTES = 1 << 30;

@@ -1,5 +1,6 @@
 // An image that becomes a file. It grows under another name, PATH.partial, and takes its own only when it is whole and on stable
 // storage: a partial output can never be taken for the whole, and what had the name before stays until then.
+
 import {
   close,
   closeSync,
@@ -17,7 +18,8 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { checkRange, errnoOf, type ImageSink, imageError, PAGE_BYTES, reasonOf } from './image.js';
+import { PAGE_BYTES } from '../../bindings/abi.js';
+import { checkRange, errnoOf, type ImageSink, imageError, reasonOf } from './image.js';
 
 /** 2^32 pages: what an engine's page numbers reach, and half a GiB for the bits of `written`. */
 const MAX_BYTES = 2 ** 44;

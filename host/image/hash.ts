@@ -2,7 +2,8 @@
 // `sha256sum` says of a file that the image was merged into.
 import { createHash } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
-import { type ImageSource, PAGE_BYTES } from './image.js';
+import { PAGE_BYTES } from '../../bindings/abi.js';
+import type { ImageSource } from './image.js';
 
 const STEP_PAGES = 256;
 

@@ -1,9 +1,8 @@
 // Where memory comes from and goes to, as one interface: a file, a process, later a QEMU or a checkpoint. An image is a row of regions
 // that share one numbering of 4 KiB pages. Reads and writes are synchronous: they copy between wasm memory and the page cache, and
 // an asynchronous detour costs many times the copy.
+import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
-
-export const PAGE_BYTES = 4096;
 
 /** A contiguous range of an image. Regions are laid one after the other in the image's page numbers. */
 export interface Region {

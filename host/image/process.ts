@@ -2,6 +2,7 @@
 // round, and goes on when the image is closed; a process that somebody else had stopped stays stopped.
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
+import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import {
   checkRange,
@@ -10,7 +11,6 @@ import {
   type ImageSource,
   imageError,
   layOut,
-  PAGE_BYTES,
   type Region,
   reasonOf,
 } from './image.js';
