@@ -5,11 +5,11 @@
 import { AbdmError } from '../../bindings/errors.js';
 import type { FrameSlot, Merger } from '../../bindings/merger.js';
 import type { BodyTarget, Channel, ChannelHandler } from '../wire/channel.js';
-import { encodeU64, type MessageHeader, MessageType, messageName } from '../wire/messages.js';
+import { encodeU64s, type MessageHeader, MessageType, messageName } from '../wire/messages.js';
 import type { RateLimit } from '../wire/rate.js';
 
 /** There is always room: frames are merged as they come. */
-const FREE_BYTES = encodeU64(Number.MAX_SAFE_INTEGER);
+const FREE_BYTES = encodeU64s(Number.MAX_SAFE_INTEGER);
 
 export class FrameLane implements ChannelHandler {
   readonly #merger: Merger;

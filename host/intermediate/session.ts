@@ -5,7 +5,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 import type { BodyTarget, Channel, ChannelHandler } from '../wire/channel.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
-import { encodeU64, type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
+import { encodeU64s, type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
 import type { BankPool } from './banks.js';
 import type { Place } from './log.js';
 import type { Migration, Migrations } from './migrations.js';
@@ -142,7 +142,7 @@ export class Session implements ChannelHandler {
   }
 
   #stored(frameId: number): void {
-    this.#answer(MessageType.STORED, frameId, encodeU64(this.#pool.freeBytes));
+    this.#answer(MessageType.STORED, frameId, encodeU64s(this.#pool.freeBytes));
   }
 
   #refuse(frameId: number, migration: Migration, error: AbdmError): void {

@@ -16,7 +16,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import type { BodyTarget, Channel } from '../wire/channel.js';
 import { connect } from '../wire/connect.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
-import { decodeU64, type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
+import { decodeU64s, type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
 
 /** Who keeps frames: put, get, drop, and nothing else. */
 export interface FrameKeeper {
@@ -167,7 +167,7 @@ export class MamNode implements FrameKeeper {
       }
       case MessageType.STORED: {
         const put = this.#take(this.#puts, header);
-        this.freeBytes = decodeU64(body, name);
+        this.freeBytes = decodeU64s(body, name)[0]!;
         this.outstandingBytes -= put.bytes;
         this.stored.frames++;
         this.stored.bytes += put.bytes;

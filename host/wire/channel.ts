@@ -150,14 +150,21 @@ export class Channel {
    * Sends a message. The body is not copied: it must stay as it is until `onWritten`, which is called once, also if the connection is gone
    * and nothing was sent (then `onClose` says so).
    * @param body one piece, or several that make the body together.
+   * @param chain of a PUT: the chain that it is forwarded along.
    * @throws {RangeError} if the message breaks the protocol's limits.
    */
-  send(type: MessageType, id: number, body?: Uint8Array | readonly Uint8Array[], onWritten?: () => void): void {
+  send(
+    type: MessageType,
+    id: number,
+    body?: Uint8Array | readonly Uint8Array[],
+    onWritten?: () => void,
+    chain = 0,
+  ): void {
     const pieces = body === undefined ? [] : body instanceof Uint8Array ? [body] : body;
     let bodyBytes = 0;
     for (const piece of pieces) bodyBytes += piece.byteLength;
     const header = Buffer.allocUnsafe(HEADER_BYTES);
-    encodeHeader(header, 0, type, bodyBytes, id);
+    encodeHeader(header, 0, type, bodyBytes, id, chain);
     if (this.#state !== 'open') {
       if (onWritten) queueMicrotask(onWritten);
       return;

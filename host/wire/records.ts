@@ -3,14 +3,12 @@
 
 import { FRAME_PAGES, MAX_VMS } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
-import { MAX_FRAME_BYTES, MAX_ID, MessageType, maxBodyBytes } from './messages.js';
+import { MAX_FRAME_BYTES, MAX_ID, MAX_REPLICAS, MessageType, maxBodyBytes } from './messages.js';
 
 //  0             8            12     14      15      16          24      25
 //  | frame id u64 | bytes u32 | vm u16 | pages | nodes | first pfn | flags | node ... | pfn - first, u16 ... unless contiguous
 const FIXED_RECORD_BYTES = 25;
 const CONTIGUOUS = 1;
-/** More copies of one frame than this are never asked for. */
-export const MAX_REPLICAS = 16;
 const MAX_RECORD_BYTES = FIXED_RECORD_BYTES + MAX_REPLICAS + 2 * FRAME_PAGES;
 
 export interface FrameRecord {

@@ -6,7 +6,7 @@ import { createServer, connect as netConnect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { listen } from '#abdm/host/wire/listen.js';
-import { encodeU64, MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64s, MessageType } from '#abdm/host/wire/messages.js';
 import { Abdm, cleanUp, intermediates } from './processes.js';
 import { keptBytes, Scene } from './scene.js';
 
@@ -167,10 +167,10 @@ async function liar(change: (frame: Uint8Array) => void) {
     onMessage({ type, id }, body, channel) {
       const room = { freeBytes: 1e9, memoryBytes: 1e9 };
       if (type === MessageType.HELLO) {
-        channel.send(MessageType.WELCOME, 0, encodeJson({ protocol: 1, role: 'intermediate', ...room }));
+        channel.send(MessageType.WELCOME, 0, encodeJson({ protocol: 2, role: 'intermediate', ...room }));
       } else if (type === MessageType.PUT) {
         kept.set(id, body.slice());
-        channel.send(MessageType.STORED, id, encodeU64(1e9));
+        channel.send(MessageType.STORED, id, encodeU64s(1e9));
       } else if (type === MessageType.GET) {
         const frame = kept.get(id)!.slice();
         served++;

@@ -14,7 +14,7 @@ import { RecordWriter } from '#abdm/host/wire/records.js';
 
 const { HELLO, WELCOME, IMAGES, READY, RECORDS, DIVIDED, PUT, GET } = MessageType;
 const MIGRATION = 'cd'.repeat(16);
-const hello = { protocol: 1, role: 'source', migration: MIGRATION };
+const hello = { protocol: 2, role: 'source', migration: MIGRATION };
 const images = {
   mode: 'stop',
   direct: true,
@@ -142,7 +142,7 @@ describe('a source', () => {
     const destination = await Destination.start({ listen: '127.0.0.1:0', images: [] });
     for (const body of [
       encodeJson(images),
-      encodeJson({ ...hello, protocol: 2 }),
+      encodeJson({ ...hello, protocol: 3 }),
       encodeJson({ ...hello, migration: 'x' }),
     ]) {
       const closed = new Promise((resolve) => {

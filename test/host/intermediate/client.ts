@@ -3,7 +3,7 @@ import type { AbdmError } from '#abdm/bindings/errors.js';
 import type { BodyTarget, Channel, ChannelHandler } from '#abdm/host/wire/channel.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { decodeJson, encodeJson, type JsonObject } from '#abdm/host/wire/json.js';
-import { decodeU64, type MessageHeader, MessageType, messageName } from '#abdm/host/wire/messages.js';
+import { decodeU64s, type MessageHeader, MessageType, messageName } from '#abdm/host/wire/messages.js';
 import { until } from '../wire/pair.js';
 
 export interface Answer {
@@ -26,7 +26,7 @@ export class Client implements ChannelHandler {
     const client = new Client();
     client.channel = await connect(address, client, { lingerMs: 200 });
     if (migration === null) return client;
-    client.channel.send(MessageType.HELLO, 0, encodeJson({ protocol: 1, role, migration }));
+    client.channel.send(MessageType.HELLO, 0, encodeJson({ protocol: 2, role, migration }));
     await client.next('WELCOME');
     return client;
   }
@@ -58,7 +58,7 @@ export class Client implements ChannelHandler {
     this.channel.send(MessageType.PUT, id, body);
     const answer = await this.next();
     if (answer.id !== id) throw new Error(`about ${answer.id}, not ${id}`);
-    return answer.name === 'STORED' ? decodeU64(answer.body, 'STORED') : decodeJson(answer.body, answer.name);
+    return answer.name === 'STORED' ? decodeU64s(answer.body, 'STORED')[0]! : decodeJson(answer.body, answer.name);
   }
 
   /** Gets a frame; null if it is missing. */

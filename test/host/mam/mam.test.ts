@@ -5,7 +5,7 @@ import { MamNode } from '#abdm/host/mam/node.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64s, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
 
 const MIGRATION = 'ab'.repeat(16);
 const listeners: Listener[] = [];
@@ -19,7 +19,7 @@ async function fakeNode(answer: (header: MessageHeader, channel: Channel) => voi
   const listener = await listen('127.0.0.1:0', () => ({
     onMessage(header, _body, channel) {
       if (header.type !== MessageType.HELLO) return answer(header, channel);
-      const welcome = { protocol: 1, role: 'intermediate', freeBytes, memoryBytes: freeBytes };
+      const welcome = { protocol: 2, role: 'intermediate', freeBytes, memoryBytes: freeBytes };
       channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
     },
   }));
@@ -43,7 +43,7 @@ describe('a node', () => {
 
   test('that answers in time, again and again, is not', async () => {
     const slow = await fakeNode(({ id }, channel) => {
-      setTimeout(() => channel.send(MessageType.STORED, id, encodeU64(5)), 60 * id);
+      setTimeout(() => channel.send(MessageType.STORED, id, encodeU64s(5)), 60 * id);
     });
     const node = await connectTo(slow, 150);
     await Promise.all([1, 2, 3, 4, 5].map((id) => node.put(id, frame)));
@@ -56,7 +56,7 @@ describe('a node', () => {
 
   test('that answers what it was not asked, or too much, is left', async () => {
     const cases: [string, (header: MessageHeader, channel: Channel) => void][] = [
-      ['STORED for frame 8', (_, channel) => channel.send(MessageType.STORED, 8, encodeU64(1))],
+      ['STORED for frame 8', (_, channel) => channel.send(MessageType.STORED, 8, encodeU64s(1))],
       ['frame 8, which nobody asked for', (_, channel) => channel.send(MessageType.FRAME, 8, frame)],
       ['too many', (_, channel) => channel.send(MessageType.FRAME, 7, new Uint8Array(2000))],
       ['MISSING for frame 8', (_, channel) => channel.send(MessageType.MISSING, 8)],
@@ -121,7 +121,7 @@ describe('a frame', () => {
 
   test('that was acknowledged by a node that is gone is missed', async () => {
     const address = await fakeNode(({ type, id }, channel) => {
-      if (type === MessageType.PUT && id === 1) channel.send(MessageType.STORED, id, encodeU64(1e9));
+      if (type === MessageType.PUT && id === 1) channel.send(MessageType.STORED, id, encodeU64s(1e9));
       else channel.end();
     });
     const mam = await Mam.connect([address], MIGRATION, 'source');

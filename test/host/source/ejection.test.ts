@@ -7,7 +7,7 @@ import { FileSource } from '#abdm/host/image/file.js';
 import { Ejection } from '#abdm/host/source/source.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64, MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64s, MessageType } from '#abdm/host/wire/messages.js';
 
 const { HELLO, WELCOME, IMAGES, READY } = MessageType;
 
@@ -24,7 +24,7 @@ beforeEach(async () => {
   destination = await listen('127.0.0.1:0', () => ({
     onMessage({ type }, _body, channel) {
       if (type === silentAt) return;
-      const welcome = { protocol: 1, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
+      const welcome = { protocol: 2, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
       if (type === HELLO) channel.send(WELCOME, 0, encodeJson(welcome));
       if (type === IMAGES) channel.send(READY, 0, encodeJson({}));
     },
@@ -73,13 +73,13 @@ describe('the exit', () => {
     const heard: string[] = [];
     const slow = await listen('127.0.0.1:0', () => ({
       onMessage({ type, id }, _body, channel) {
-        const welcome = { protocol: 1, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
+        const welcome = { protocol: 2, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
         if (type === HELLO) channel.send(WELCOME, 0, encodeJson(welcome));
         if (type === IMAGES) channel.send(READY, 0, encodeJson({}));
         if (type === MessageType.PUT) {
           setTimeout(() => {
             heard.push(`stored ${id}`);
-            channel.send(MessageType.STORED, id, encodeU64(1e9));
+            channel.send(MessageType.STORED, id, encodeU64s(1e9));
           }, 100 * id);
         }
         if (type === MessageType.DIVIDED) {

@@ -51,10 +51,10 @@ describe.each([
     for (const { probe, slots } of ends) {
       for (let id = 0; id < frames; id++) {
         const [put, stored, get] = probe.messages.slice(3 * id, 3 * id + 3);
-        expect(put!.header).toEqual({ type: PUT, id, bodyBytes: lengthOf(id) });
+        expect(put!.header).toEqual({ type: PUT, id, chain: 0, bodyBytes: lengthOf(id) });
         expect(put!.body.byteOffset).toBe(slots.get(id));
         expect(same(put!.body, body.subarray(0, lengthOf(id)))).toBe(true);
-        expect(stored!.header).toEqual({ type: STORED, id, bodyBytes: 8 });
+        expect(stored!.header).toEqual({ type: STORED, id, chain: 0, bodyBytes: 8 });
         expect(get!.header.id).toBe(2 ** 53 - 1 - id);
       }
     }
@@ -195,10 +195,10 @@ describe.each([
     };
     const cases: [string, Uint8Array][] = [
       ['unknown type 0', forged((v) => v.setUint8(0, 0))],
-      ['unknown type 17', forged((v) => v.setUint8(0, 17))],
+      ['unknown type 30', forged((v) => v.setUint8(0, 30))],
       ['flags are 1', forged((v) => v.setUint8(1, 1))],
-      ['reserved bytes', forged((v) => v.setUint8(2, 1))],
-      ['reserved bytes', forged((v) => v.setUint8(3, 128))],
+      ['the chain is 1, not 0', forged((v) => v.setUint8(2, 1))],
+      ['the chain is 32768, not 0', forged((v) => v.setUint8(3, 128))],
       ['2^53', forged((v) => v.setUint32(12, 1 << 21, true))],
       ['0 are allowed', forged((v) => v.setUint32(4, 1, true))],
       ['270336 are allowed', forged((v) => v.setUint32(4, MAX_FRAME_BYTES + 1, true), PUT)],

@@ -4,9 +4,9 @@ import { formatAddress, parseAddress } from '#abdm/host/wire/address.js';
 import { decodeJson, encodeJson, need, printable } from '#abdm/host/wire/json.js';
 import {
   decodeHeader,
-  decodeU64,
+  decodeU64s,
   encodeHeader,
-  encodeU64,
+  encodeU64s,
   MAX_FRAME_BYTES,
   MessageType,
   maxBodyBytes,
@@ -26,7 +26,7 @@ describe('a header', () => {
     for (const type of Object.values(MessageType)) {
       const bytes = new Uint8Array(16);
       encodeHeader(bytes, 0, type, maxBodyBytes(type), 0);
-      expect(decodeHeader(bytes, 0)).toEqual({ type, bodyBytes: maxBodyBytes(type), id: 0 });
+      expect(decodeHeader(bytes, 0)).toEqual({ type, bodyBytes: maxBodyBytes(type), id: 0, chain: 0 });
       expect(() => encodeHeader(bytes, 0, type, maxBodyBytes(type) + 1, 0)).toThrow(RangeError);
       expect(messageName(type)).toMatch(/^[A-Z]+$/);
     }
@@ -51,7 +51,7 @@ describe('a header', () => {
           return;
         }
         const again = new Uint8Array(16);
-        encodeHeader(again, 0, header.type, header.bodyBytes, header.id);
+        encodeHeader(again, 0, header.type, header.bodyBytes, header.id, header.chain);
         expect(again).toEqual(input);
       }),
       { numRuns: 3000 },
@@ -59,9 +59,9 @@ describe('a header', () => {
   });
 
   it('has a 64-bit body beside it in STORED', () => {
-    expect(decodeU64(encodeU64(2 ** 53 - 1), 'x')).toBe(2 ** 53 - 1);
-    expect(() => decodeU64(new Uint8Array(8).fill(255), 'x')).toThrow('2^53');
-    expect(() => decodeU64(new Uint8Array(7), 'x')).toThrow('7 bytes');
+    expect(decodeU64s(encodeU64s(2 ** 53 - 1, 7), 'x')).toEqual([2 ** 53 - 1, 7]);
+    expect(() => decodeU64s(new Uint8Array(8).fill(255), 'x')).toThrow('2^53');
+    expect(() => decodeU64s(new Uint8Array(7), 'x')).toThrow('7 bytes');
   });
 });
 
