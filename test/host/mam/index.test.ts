@@ -51,16 +51,21 @@ describe('the index', () => {
     await until(() => index.counts.heard === 1 && other.counts.heard === 1);
   });
 
-  it('hears what is sent over a real interface', async ({ skip }) => {
+  it('hears what is sent over a real interface, unless it has no key', async ({ skip }) => {
     const addresses = Object.values(networkInterfaces()).flatMap((some) => some ?? []);
     const outer = addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
     if (!outer) return skipped(skip, 'this host has only loopback');
-    const { index, place } = await scene();
+    const { index, mouth, place } = await scene();
+    const open = await openIndex({ security: OPEN, announcements: [place] });
     const failures: unknown[] = [];
     const sender = await sendTo([place], false, outer, (error) => failures.push(error));
     await sender.say(() => encodeAnnouncement(announcement({ address: `${outer}:7000` }), key));
+    await sender.say(() => encodeAnnouncement(announcement({ address: `${outer}:7000` }), null));
     sender.close();
-    await until(() => index.counts.heard === 1);
+    await until(() => index.counts.heard === 1 && index.counts.forged === 1);
+    await mouth.announce({}, null);
+    await until(() => open.counts.heard === 1);
+    expect(open.nodes()).toMatchObject([{ address: '127.0.0.1:7001' }]);
     expect(failures).toEqual([]);
   });
 
