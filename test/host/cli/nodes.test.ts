@@ -82,7 +82,6 @@ describe('abdm nodes', () => {
     const printed = new Nodes({ announcements: [place] });
     await printed.ended;
     expect(printed.process.exitCode).toBe(2);
-    expect(printed.err).toContain('without a key only announcements on loopback are heard');
     expect(printed.err).toContain(`no intermediate announces itself at ${place}: do intermediates run with the same`);
   });
 
@@ -119,9 +118,9 @@ describe('abdm nodes', () => {
     index.suspect('127.0.0.1:7');
     const lines = nodeLines(index.nodes());
     expect(lines[0]).toMatch(
-      /^127\.0\.0\.1:7 {5}5\.0 GB free of 16\.0 GB {2}load 0\.25 {2}3 connections {2}heard 0\.\d s ago {2}suspect$/,
+      /^127\.0\.0\.1:7 {5}suspect {2}5\.0 GB free of 16\.0 GB {2}load 0\.25 {2}3 connections {2}heard 0\.\d s ago$/,
     );
-    expect(lines[1]).toMatch(/^127\.0\.0\.1:7000 {2}12 B free of 16\.0 GB {4}load .* up$/);
+    expect(lines[1]).toMatch(/^127\.0\.0\.1:7000 {2}up {7}12 B free of 16\.0 GB {4}load /);
     expect(countsText(index.counts)).toBe(
       'announcements not believed: 1 stale: more than 30 s off the clock of this host; 1 malformed',
     );

@@ -130,4 +130,19 @@ describe('processes', () => {
     node.process.kill('SIGCONT');
     await until(() => !index.nodes()[0]!.suspect);
   });
+
+  it('are not suspect because it was the client who was busy', async () => {
+    const place = group();
+    const index = await openIndex({ security, announcements: [place] });
+    await startProcess(place);
+    await until(() => index.nodes().length === 1);
+    const { heard } = index.counts;
+    let suspected = false;
+    index.onChange(() => {
+      suspected ||= index.nodes()[0]!.suspect;
+    });
+    for (const end = performance.now() + 4500; performance.now() < end; );
+    await until(() => index.counts.heard > heard + 4);
+    expect(suspected).toBe(false);
+  });
 });

@@ -141,7 +141,12 @@ describe('the index', () => {
 
   it.each(['nowhere', '[::1]:7077', '10.0.0.1:0'])('says what is wrong with %s', async (place) => {
     await expect(NodeIndex.open({ security, announcements: [place] })).rejects.toMatchObject({ code: 'USAGE' });
+  });
+
+  it('needs nodes that are listed, by address, or somewhere to listen', async () => {
+    await expect(NodeIndex.open({ security, announcements: [] })).rejects.toMatchObject({ code: 'USAGE' });
     await expect(NodeIndex.open({ security, listed: ['10.0.0.1'] })).rejects.toMatchObject({ code: 'USAGE' });
+    expect((await openIndex({ security, listed: [], announcements: [] })).nodes()).toEqual([]);
   });
 
   it('refreshes listed nodes from announcements, and takes no others', async () => {
