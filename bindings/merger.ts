@@ -24,6 +24,7 @@ import {
 } from './abi.js';
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
+import { ACTIONS, DECODED, DELTAS, KINDS, NAMES, PLACES, REFERENCES, SLOT_BYTES, sameId } from './merge-result.js';
 import { requireInteger } from './options.js';
 import { Slots } from './slots.js';
 import { WaitingPages } from './waiting.js';
@@ -77,10 +78,6 @@ export interface MergerCounts {
   normalPages: number;
 }
 
-function sameId(memory: Uint8Array, ptr: number, id: Uint8Array): boolean {
-  return id.every((byte, i) => byte === memory[ptr + i]);
-}
-
 interface FramePlace {
   vm: number;
   base: number;
@@ -90,15 +87,6 @@ interface FramePlace {
 const STALE = 0;
 const WRITE = 1;
 const ZERO = 2;
-/** Frame, then its decoded pages. */
-const SLOT_BYTES = Math.ceil(MAX_FRAME_BYTES / 128) * 128 + FRAME_PAGES * PAGE_BYTES;
-const DECODED = SLOT_BYTES - FRAME_PAGES * PAGE_BYTES;
-const PLACES = RESULT_PTR + 64;
-const DELTAS = RESULT_PTR + 320;
-const KINDS = RESULT_PTR + 576;
-const ACTIONS = RESULT_PTR + 640;
-const NAMES = RESULT_PTR + 704;
-const REFERENCES = RESULT_PTR + 960;
 
 /** Merges frames, in whatever order they come, into the images of a gang. One engine and one memory each. */
 export class Merger {
