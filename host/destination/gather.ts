@@ -13,7 +13,7 @@
 //   nobody is left                  it is an orphan: whoever gave it to us must know what to do (session.ts)
 
 import { AbdmError, type AbdmErrorCode, asAbdmError } from '../../bindings/errors.js';
-import { type FrameSlot, MAX_FRAME_SLOT_BYTES, type Merger } from '../../bindings/merger.js';
+import type { FrameSlot, Merger } from '../../bindings/merger.js';
 import type { RateLimit } from '../wire/rate.js';
 import type { Frame } from './frame.js';
 import type { Holder } from './holders.js';
@@ -45,6 +45,8 @@ export interface GatherOptions {
   onFrame(frame: Frame, slot: FrameSlot, bytes: number): void;
   /** Nobody is left who may have this frame; `why` is what the last one did. */
   onOrphan(frame: Frame, why: AbdmError): void;
+  /** Slots that are left to others. */
+  spareSlots(): number;
   /** Called once, with what ended the gathering. */
   onError(error: AbdmError): void;
 }
@@ -64,7 +66,7 @@ export class Gatherer {
   /** Fetches this frame from one of its holders. Call `pump` when all that is known was offered. */
   offer(frame: Frame): void {
     this.#pending++;
-    this.#enqueue(frame, (queue) => queue.push(frame), new AbdmError('FRAME_LOST', `nobody has frame ${frame.id}`));
+    this.#enqueue(frame, (queue) => queue.push(frame), goneError(`who had frame ${frame.id}`));
   }
 
   /** A frame that was offered has more holders now. */
@@ -74,27 +76,25 @@ export class Gatherer {
 
   /** A frame that was offered came by another way. */
   withdraw(frame: Frame): void {
-    if (frame.state === 'queued') this.#pending--;
+    if (frame.state === 'queued' || frame.state === 'asked') this.#pending--;
     frame.state = 'merged';
   }
 
-  /** A holder is up again, silent or gone. */
+  /** A holder is up again, or is not any more. */
   onHolder(holder: Holder): void {
     const lane = this.#lane(holder);
     if (holder.state === 'gone') {
-      const why = new AbdmError('FRAME_LOST', `${holder.address} is gone`);
-      for (const frame of lane.queue.clear()) if (frame.state === 'queued') this.#strike(frame, holder, why);
-    }
-    if (holder.state === 'silent') {
-      for (const { id, holders } of lane.asked) if (holders.some(isUp)) holder.abandon(id);
+      for (const frame of lane.queue.clear()) {
+        if (frame.state === 'queued') this.#requeue(frame, goneError(holder.address));
+      }
     }
     this.pump();
   }
 
   /** Asks for as much as windows, slots and the rate allow. */
   pump(): void {
-    const { merger, limit } = this.#options;
-    while (!this.#stopped && merger.freeSlots > 0) {
+    const { merger, limit, spareSlots } = this.#options;
+    while (!this.#stopped && merger.freeSlots > spareSlots()) {
       const found = this.#oldest();
       if (!found) return;
       const waitMs = limit.waitMs;
@@ -136,9 +136,9 @@ export class Gatherer {
       if (!isUp(lane.holder) || lane.asked.size >= WINDOW_FRAMES) continue;
       const frame = lane.queue.peek(({ state }) => state === 'queued');
       if (!frame) continue;
-      // Of two that have the same frame, the one that has less to do.
-      const closer = frame.id - (oldest?.frame.id ?? Number.POSITIVE_INFINITY);
-      if (closer < 0 || (closer === 0 && lane.asked.size < oldest!.lane.asked.size)) oldest = { lane, frame };
+      if (!oldest || frame.id < oldest.frame.id || (frame === oldest.frame && isBetter(lane, oldest.lane, frame))) {
+        oldest = { lane, frame };
+      }
     }
     return oldest;
   }
@@ -147,7 +147,7 @@ export class Gatherer {
     const { merger, limit, onFrame } = this.#options;
     const { holder } = lane;
     const slot = merger.acquire();
-    limit.take(frame.bytes || MAX_FRAME_SLOT_BYTES);
+    limit.take(frame.bytes || slot.bytes.byteLength);
     lane.asked.add(frame);
     frame.state = 'asked';
     try {
@@ -171,29 +171,24 @@ export class Gatherer {
     if (this.#stopped || frame.state !== 'asked') return;
     const damaged = DAMAGED.has(error.code);
     if (!damaged && error.code !== 'FRAME_LOST' && error.code !== 'PEER_GONE') return this.#fail(error);
-    if (damaged) {
+    if (holder.state !== 'gone' && error.code !== 'PEER_GONE') {
+      const failures = (frame.failures?.get(holder) ?? 0) + 1;
       frame.failures ??= new Map();
-      frame.failures.set(holder, (frame.failures.get(holder) ?? 0) + 1);
+      frame.failures.set(holder, failures);
+      if (failures >= MAX_FAILURES || !damaged) frame.holders = frame.holders.filter((other) => other !== holder);
     }
-    const failures = frame.failures?.get(holder) ?? 0;
-    if (holder.state === 'gone' || error.code === 'FRAME_LOST' || failures >= MAX_FAILURES) {
-      return this.#strike(frame, holder, error);
-    }
-    // Whoever failed is asked last.
-    if (damaged) frame.holders = [...frame.holders.filter((other) => other !== holder), holder];
-    this.#enqueue(frame, (queue, i) => (damaged && i === frame.holders.length - 1 && i > 0 ? queue.push(frame) : queue.unshift(frame)), error);
+    this.#requeue(frame, holder.state === 'gone' ? goneError(holder.address) : error);
   }
 
-  /** This holder does not have it. */
-  #strike(frame: Frame, holder: Holder, why: AbdmError): void {
-    frame.holders = frame.holders.filter((other) => other !== holder);
+  /** In front of all others: it was next before. */
+  #requeue(frame: Frame, why: AbdmError): void {
     this.#enqueue(frame, (queue) => queue.unshift(frame), why);
   }
 
-  #enqueue(frame: Frame, put: (queue: FrameQueue, i: number) => void, why: AbdmError): void {
+  #enqueue(frame: Frame, put: (queue: FrameQueue) => void, why: AbdmError): void {
     frame.holders = frame.holders.filter(({ state }) => state !== 'gone');
     frame.state = 'queued';
-    for (const [i, holder] of frame.holders.entries()) put(this.#lane(holder).queue, i);
+    for (const holder of frame.holders) put(this.#lane(holder).queue);
     if (frame.holders.length > 0) return;
     frame.state = 'known';
     this.#pending--;
@@ -212,6 +207,17 @@ export class Gatherer {
     this.stop();
     this.#options.onError(error);
   }
+}
+
+/** Of two that have the same frame: who gave something else for it is asked last, otherwise who has less to do comes first. */
+function isBetter(a: Lane, b: Lane, { failures }: Frame): boolean {
+  const failed = (failures?.get(a.holder) ?? 0) - (failures?.get(b.holder) ?? 0);
+  return failed === 0 ? a.asked.size < b.asked.size : failed < 0;
+}
+
+/** Before the source has left, it sees to what is gone with a node. */
+function goneError(what: string): AbdmError {
+  return new AbdmError('PEER_GONE', `${what} is gone`);
 }
 
 function isUp({ state }: Holder): boolean {

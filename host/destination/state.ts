@@ -7,7 +7,9 @@ import { KEY_BYTES, MAX_NODES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { errnoOf, imageError, reasonOf } from '../image/image.js';
 import { statOf } from '../image/proc.js';
-import { type NodeRef, readNodeRef, readVms, type VmShape } from '../mam/catalog.js';
+import { decodeNodeRef } from '../mam/bodies.js';
+import { readVms, type VmShape } from '../mam/catalog.js';
+import type { NodeRef } from '../mam/keeper.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
 
 /** What is needed to go on. */
@@ -23,11 +25,17 @@ export interface State {
   sealed: boolean;
   /** Frames came straight from the source: they are nowhere else than in PATH.partial. */
   direct: boolean;
-  /** The source has left. */
-  handedOver: boolean;
+  /** How many frames there are, if the source has left; until then null. */
+  frames: number | null;
+  /** When the migration began, by this host's clock. */
+  beganAtMs: number;
+  /** It waited at the nodes for whoever comes. */
+  parked: boolean;
 }
 
 const MAX_BYTES = 16 * 1024 * 1024;
+/** Files of destinations that are at work in this process. */
+const ours = new Set<string>();
 
 /** Writes the state beside every image; each file is whole at any moment. @throws {AbdmError} IMAGE. */
 export function writeState(paths: readonly string[], state: State): void {
@@ -43,14 +51,21 @@ export function writeState(paths: readonly string[], state: State): void {
         closeSync(fd);
       }
       renameSync(`${path}.new`, path);
+      ours.add(path);
     } catch (error) {
       throw imageError(`cannot write ${path}: ${reasonOf(error)}`, 'check its directory and file system', error);
     }
   }
 }
 
+/** Leaves it to whoever is started with the same images next. */
+export function leaveState(paths: readonly string[]): void {
+  for (const path of paths) ours.delete(path);
+}
+
 /** Removes it. */
 export function removeState(paths: readonly string[]): void {
+  leaveState(paths);
   for (const path of paths) {
     rmSync(path, { force: true });
     rmSync(`${path}.new`, { force: true });
@@ -86,7 +101,8 @@ function readOne(path: string): State | null {
   try {
     const from = decodeJson(body, path, MAX_BYTES);
     const pid = need.integer(from, 'pid', path, 1);
-    if (isAlive(pid, need.string(from, 'started', path))) {
+    const started = need.string(from, 'started', path);
+    if (pid === process.pid && started === startOf(pid) ? ours.has(path) : isAlive(pid, started)) {
       throw imageError(`${path}: process ${pid} is at work on this image`, 'wait for it, or end it first');
     }
     const key = Buffer.from(need.string(from, 'key', path, 2 * KEY_BYTES), 'hex');
@@ -95,11 +111,13 @@ function readOne(path: string): State | null {
       migration: need.string(from, 'migration', path, 32),
       key: new Uint8Array(key),
       token: need.string(from, 'token', path, 32),
-      nodes: need.list(from, 'nodes', path, MAX_NODES, (item) => readNodeRef(item, path)),
+      nodes: need.list(from, 'nodes', path, MAX_NODES, (item) => decodeNodeRef(item, path)),
       vms: readVms(from, path),
       sealed: need.boolean(from, 'sealed', path),
       direct: need.boolean(from, 'direct', path),
-      handedOver: need.boolean(from, 'handedOver', path),
+      frames: from.frames === null ? null : need.integer(from, 'frames', path),
+      beganAtMs: need.integer(from, 'beganAtMs', path),
+      parked: need.boolean(from, 'parked', path),
     };
   } catch (error) {
     if (!(error instanceof AbdmError) || error.code !== 'PROTOCOL') throw error;
@@ -108,10 +126,11 @@ function readOne(path: string): State | null {
   }
 }
 
-/** When a process began, in the system's own words; '' where that cannot be told. */
+/** When a process began, in the system's own words; '' where that cannot be told, or if it has ended. */
 function startOf(pid: number): string {
   try {
-    return statOf(pid).startTime;
+    const { state, startTime } = statOf(pid);
+    return 'ZX'.includes(state) ? '' : startTime;
   } catch {
     return '';
   }
@@ -119,7 +138,6 @@ function startOf(pid: number): string {
 
 /** A pid is given to others in time: only with the same start it is the same process. */
 function isAlive(pid: number, started: string): boolean {
-  if (pid === process.pid) return startOf(pid) !== started;
   try {
     process.kill(pid, 0);
   } catch (error) {
