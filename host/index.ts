@@ -37,6 +37,7 @@ export { openProcess, type ProcessOptions, ProcessSource } from './image/process
 
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
+export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
 export { Mam } from './mam/mam.js';
 export { type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
