@@ -1,0 +1,43 @@
+// abdm intermediate: keeps frames until it is told to end.
+
+import { type IntermediateEvent, startIntermediate } from '../intermediate/intermediate.js';
+import { openControl } from './control.js';
+import { EXIT, onSignal } from './exit.js';
+import type { Output } from './output.js';
+import { openSecurity, type SecurityFlags } from './security.js';
+import { formatBytes } from './sizes.js';
+
+export interface IntermediateFlags extends SecurityFlags {
+  readonly listen: string;
+  readonly memory: number;
+  readonly announce?: string;
+  readonly announcements: string[];
+}
+
+export async function intermediate(output: Output, flags: IntermediateFlags): Promise<number> {
+  const { listen, memory, announce, announcements } = flags;
+  const node = await startIntermediate({
+    listen,
+    memoryBytes: memory,
+    announcements,
+    security: openSecurity(output, flags),
+    ...(announce !== undefined && { announce }),
+    onEvent: (event) => output.event(event, eventText(event)),
+  });
+  const { address } = node;
+  const control = await openControl(output, { role: 'intermediate', names: [address], status: () => node.status() });
+  const text = `keeping up to ${formatBytes(memory)} of frames at ${address}`;
+  output.event({ type: 'listening', address, memoryBytes: memory } as { type: string }, text);
+  await new Promise<void>((resolve) => onSignal(() => resolve()));
+  await node.close();
+  control.close();
+  return EXIT.completed;
+}
+
+/** What an operator wants to see of an intermediate; the rest is for programs. */
+function eventText(event: IntermediateEvent): string | undefined {
+  const migration = event.migration?.slice(0, 8);
+  if (event.type === 'hello') return `${event.peer} is ${event.role} of migration ${migration}`;
+  if (event.type !== 'dropped' && event.type !== 'expired') return undefined;
+  return `migration ${migration} ${event.type}: ${event.frames} frames, ${formatBytes(event.bytes)} given back`;
+}

@@ -1,0 +1,27 @@
+// --key, --tls-cert, --tls-key and --tls-ca: what secures the connections of every command.
+
+import { isSecured, loadSecurity, type Security } from '../wire/security.js';
+import type { Output } from './output.js';
+
+export interface SecurityFlags {
+  /** The file with the cluster's key. */
+  readonly key?: string;
+  /** Files with PEM: this host's certificate, its key, and who signs them. */
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly tlsCa?: string;
+}
+
+/** Reads the files, and says what follows from having none. @throws {AbdmError} USAGE if one is wrong or missing. */
+export function openSecurity(output: Output, { key, tlsCert, tlsKey, tlsCa }: SecurityFlags): Security {
+  const security = loadSecurity({
+    ...(key !== undefined && { keyFile: key }),
+    ...(tlsCert !== undefined && { tlsCert }),
+    ...(tlsKey !== undefined && { tlsKey }),
+    ...(tlsCa !== undefined && { tlsCa }),
+  });
+  if (!isSecured(security)) {
+    output.notice('no --key and no certificates: everything stays on this host, on loopback (abdm keygen makes a key)');
+  }
+  return security;
+}
