@@ -23,7 +23,7 @@ export interface EjectFlags extends SecurityFlags {
   readonly lease?: number;
   readonly vmKey?: string;
   readonly intermediates?: string[];
-  readonly announcements: string[];
+  readonly announcements: readonly string[];
   readonly direct?: boolean;
   readonly replicas: number;
   readonly compress: Compression;

@@ -11,7 +11,7 @@ export interface IntermediateFlags extends SecurityFlags {
   readonly listen: string;
   readonly memory: number;
   readonly announce?: string;
-  readonly announcements: string[];
+  readonly announcements: readonly string[];
 }
 
 export async function intermediate(output: Output, flags: IntermediateFlags): Promise<number> {
@@ -36,6 +36,7 @@ export async function intermediate(output: Output, flags: IntermediateFlags): Pr
 
 /** What an operator wants to see of an intermediate; the rest is for programs. */
 function eventText(event: IntermediateEvent): string | undefined {
+  if (event.type === 'announce-failed') return event.error.message;
   const migration = event.migration?.slice(0, 8);
   if (event.type === 'hello') return `${event.peer} is ${event.role} of migration ${migration}`;
   if (event.type !== 'dropped' && event.type !== 'expired') return undefined;

@@ -12,8 +12,10 @@ import { EXIT, exitCodeOfError } from './exit.js';
 import { intermediate } from './intermediate.js';
 import { keygen } from './keys.js';
 import { merge } from './merge.js';
+import { nodes } from './nodes.js';
 import { address, count, intermediates, json, option, rate, rateOrOff, secured, vmKey } from './options.js';
 import { Output } from './output.js';
+import { openSecurity, type SecurityFlags } from './security.js';
 import { parseDuration, parseSize } from './sizes.js';
 import { status } from './status.js';
 import { cancel, changeRate } from './steer.js';
@@ -106,6 +108,18 @@ abdm merge vm1=file:/images/vm1 --parked --vm-key vm1.vmkey --key cluster.key`,
 )
   .argument('<name=image...>', 'where they go, by the names that the source gives them: NAME=file:PATH')
   .action(run(merge));
+
+command(
+  'nodes',
+  'show the intermediates that announce themselves, and their room',
+  [option('--watch', 'live, until it is interrupted'), ...secured(), json('one a node')],
+  `abdm nodes --key cluster.key
+abdm nodes --watch --announcements 10.0.0.9:7077`,
+).action(
+  run((output, flags: SecurityFlags & { announcements: readonly string[]; watch?: boolean; json?: boolean }) =>
+    nodes(output, { ...flags, security: openSecurity(output, flags) }),
+  ),
+);
 
 command(
   'status',

@@ -18,7 +18,7 @@ export interface MergeFlags extends SecurityFlags {
   readonly parked?: boolean;
   readonly vmKey?: string;
   readonly intermediates?: string[];
-  readonly announcements: string[];
+  readonly announcements: readonly string[];
   readonly rate?: number;
 }
 

@@ -1,11 +1,9 @@
 // What several commands take, and how it is read.
 
 import { InvalidArgumentError, Option } from 'commander';
+import { DEFAULT_PLACES } from '../mam/places.js';
 import { parseAddress } from '../wire/address.js';
 import { parseSize } from './sizes.js';
-
-/** Where intermediates announce themselves, unless something else is said. */
-const DEFAULT_ANNOUNCEMENTS = '239.77.77.77:7077';
 
 /** An option that is also a variable: --listen is ABDM_LISTEN. */
 export function option(flags: string, description: string, parse?: (text: string) => unknown): Option {
@@ -55,5 +53,5 @@ export const secured = () => [
     '--announcements <host:port,...>',
     'multicast groups and peers that announcements go through; or none',
     (text) => (text === 'none' ? [] : addresses(text)),
-  ).default([DEFAULT_ANNOUNCEMENTS], DEFAULT_ANNOUNCEMENTS),
+  ).default(DEFAULT_PLACES, DEFAULT_PLACES.join(',')),
 ];
