@@ -1,6 +1,7 @@
 // --key, --tls-cert, --tls-key and --tls-ca: what secures the connections of every command.
 
-import { isSecured, loadSecurity, type Security } from '../wire/security.js';
+import { isSecured, type Security } from '../wire/security.js';
+import { loadSecurity } from './load.js';
 import type { Output } from './output.js';
 
 export interface SecurityFlags {
