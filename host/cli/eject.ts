@@ -14,16 +14,15 @@ import { defaultVmKey, parseImages } from './images.js';
 import { createKeyFile } from './keys.js';
 import type { Output } from './output.js';
 import { Meter } from './progress.js';
-import { openSecurity, type SecurityFlags } from './security.js';
+import { type ClusterFlags, openSecurity } from './security.js';
 import { formatMs } from './sizes.js';
 
-export interface EjectFlags extends SecurityFlags {
+export interface EjectFlags extends ClusterFlags {
   readonly to?: string;
   readonly park?: boolean;
   readonly lease?: number;
   readonly vmKey?: string;
   readonly intermediates?: string[];
-  readonly announcements: readonly string[];
   readonly direct?: boolean;
   readonly replicas: number;
   readonly compress: Compression;
@@ -53,13 +52,13 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     const ejection = new Ejection({
       vms,
       intermediates: direct ? [] : (flags.intermediates ?? 'announced'),
-      announcements,
       direct,
       replicas,
       compress,
       security,
       ...(to !== undefined && { to }),
       ...(vmKey && { park: { leaseMs: lease }, vmKey }),
+      ...(announcements && { announcements }),
       ...(rate !== undefined && { rateBytesPerS: rate }),
     });
     cancel = (signal) => ejection.cancel(`cancelled by ${signal}`);

@@ -1,26 +1,29 @@
 // abdm intermediate: keeps frames until it is told to end.
 
 import { type IntermediateEvent, startIntermediate } from '../intermediate/intermediate.js';
+import { DEFAULT_PLACES } from '../mam/places.js';
 import { openControl } from './control.js';
 import { EXIT, onSignal } from './exit.js';
 import type { Output } from './output.js';
-import { openSecurity, type SecurityFlags } from './security.js';
+import { type ClusterFlags, openSecurity } from './security.js';
 import { formatBytes } from './sizes.js';
 
-export interface IntermediateFlags extends SecurityFlags {
+export interface IntermediateFlags extends ClusterFlags {
   readonly listen: string;
   readonly memory: number;
   readonly announce?: string;
-  readonly announcements: readonly string[];
 }
 
 export async function intermediate(output: Output, flags: IntermediateFlags): Promise<number> {
-  const { listen, memory, announce, announcements } = flags;
+  const { listen, memory, announce } = flags;
+  const security = openSecurity(output, flags);
+  // Certificates do not fit into datagrams.
+  const places = security.tls && !security.clusterKey ? [] : DEFAULT_PLACES;
   const node = await startIntermediate({
     listen,
     memoryBytes: memory,
-    announcements,
-    security: openSecurity(output, flags),
+    security,
+    announcements: flags.announcements ?? places,
     ...(announce !== undefined && { announce }),
     onEvent: (event) => output.event(event, eventText(event)),
   });

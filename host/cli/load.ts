@@ -26,3 +26,4 @@ export function loadSecurity(files: { keyFile?: string; tlsCert?: string; tlsKey
   if (tls.some(Boolean) && !tls.every(Boolean)) throw new AbdmError('USAGE', 'certificates need all of their files');
   const [cert, key, ca] = tls.every(Boolean) ? tls.map((path) => read(path!)) : [];
   return { clusterKey: hex === null ? null : Buffer.from(hex, 'hex'), tls: cert ? { cert, key: key!, ca: ca! } : null };
+}

@@ -15,7 +15,8 @@ import { merge } from './merge.js';
 import { nodes } from './nodes.js';
 import { address, count, intermediates, json, option, rate, rateOrOff, secured, vmKey } from './options.js';
 import { Output } from './output.js';
-import { openSecurity, type SecurityFlags } from './security.js';
+import { renew } from './renew.js';
+import { type ClusterFlags, openSecurity } from './security.js';
 import { parseDuration, parseSize } from './sizes.js';
 import { status } from './status.js';
 import { cancel, changeRate } from './steer.js';
@@ -116,7 +117,7 @@ command(
   `abdm nodes --key cluster.key
 abdm nodes --watch --announcements 10.0.0.9:7077`,
 ).action(
-  run((output, flags: SecurityFlags & { announcements: readonly string[]; watch?: boolean; json?: boolean }) =>
+  run((output, flags: ClusterFlags & { watch?: boolean; json?: boolean }) =>
     nodes(output, { ...flags, security: openSecurity(output, flags) }),
   ),
 );
@@ -154,6 +155,20 @@ abdm rate vm1 off --role merge`,
   .argument('<name>', 'one of its VMs')
   .argument('<bytes/s>', 'such as 50MB; off: no limit', rateOrOff)
   .action(run(changeRate));
+
+command(
+  'renew',
+  'lengthen the lease of parked VMs at every node that has something of them',
+  [
+    option('--lease <time>', 'from now on: 90s, 15m, 2h, 1d', parseDuration).makeOptionMandatory(),
+    intermediates('nodes to ask (default: those that announce themselves)'),
+    ...secured(),
+    json('when it ends'),
+  ],
+  `abdm renew vm1 --lease 2h --key cluster.key`,
+)
+  .argument('<name>', 'one of the VMs that were parked together')
+  .action(run(renew));
 
 command(
   'keygen',

@@ -11,14 +11,13 @@ import { defaultVmKey, parseImages } from './images.js';
 import { readKeyFile } from './keys.js';
 import type { Output } from './output.js';
 import { Meter } from './progress.js';
-import { openSecurity, type SecurityFlags } from './security.js';
+import { type ClusterFlags, openSecurity } from './security.js';
 
-export interface MergeFlags extends SecurityFlags {
+export interface MergeFlags extends ClusterFlags {
   readonly listen?: string;
   readonly parked?: boolean;
   readonly vmKey?: string;
   readonly intermediates?: string[];
-  readonly announcements: readonly string[];
   readonly rate?: number;
 }
 
@@ -32,10 +31,10 @@ export async function merge(output: Output, images: string[], flags: MergeFlags)
   const vmKey = parked ? readKeyFile(flags.vmKey ?? defaultVmKey(names)) : null;
   const destination = await Destination.start({
     images: targets,
-    announcements,
     security,
     ...(listen !== undefined && { listen }),
     ...(vmKey && { parked: { vmKey, intermediates: flags.intermediates ?? 'announced' } }),
+    ...(announcements && { announcements }),
     ...(rate !== undefined && { rateBytesPerS: rate }),
     onImages: (vms) => output.event({ type: 'images', vms } as { type: string }),
   });

@@ -51,7 +51,7 @@ export const secured = () => [
   option('--tls-ca <file>', 'whom the others are signed by'),
   option(
     '--announcements <host:port,...>',
-    'multicast groups and peers that announcements go through; or none',
+    `multicast groups and peers that announcements go through; or none (default: ${DEFAULT_PLACES})`,
     (text) => (text === 'none' ? [] : addresses(text)),
-  ).default(DEFAULT_PLACES, DEFAULT_PLACES.join(',')),
+  ),
 ];

@@ -21,6 +21,7 @@ export async function status(
     const { roles, silent } = await runningRoles();
     const wanted = roles.filter(({ names }) => name === undefined || names.includes(name));
     for (const role of wanted) output.event({ type: 'role', ...role });
+    for (const pid of silent) output.event({ type: 'silent', pid } as { type: string });
     const lines = [...wanted.flatMap(roleLines), ...silent.map((pid) => `process ${pid} does not answer`)];
     if (!watch && name !== undefined && wanted.length === 0) throw nobody(name, roles);
     if (lines.length === 0) lines.push(`no role of abdm runs here (${controlDirectory()} has none)`);
