@@ -29,9 +29,10 @@ export async function intermediate(output: Output, flags: IntermediateFlags): Pr
   });
   const { address } = node;
   const control = await openControl(output, { role: 'intermediate', names: [address], status: () => node.status() });
+  const ended = new Promise<void>((resolve) => onSignal(() => resolve()));
   const text = `keeping up to ${formatBytes(memory)} of frames at ${address}`;
   output.event({ type: 'listening', address, memoryBytes: memory } as { type: string }, text);
-  await new Promise<void>((resolve) => onSignal(() => resolve()));
+  await ended;
   await node.close();
   control.close();
   return EXIT.completed;
