@@ -14,6 +14,7 @@
 // or, from either, ERROR, and the migration is over.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { NodeRef } from '../mam/keeper.js';
 import { type Address, formatAddress } from '../wire/address.js';
 import type { Channel, ChannelHandler } from '../wire/channel.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
@@ -21,7 +22,6 @@ import { type Listener, listen } from '../wire/listen.js';
 import { type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
 import type { Security } from '../wire/security.js';
 import { type Announced, readAnnouncement, readMoreNodes } from './announcement.js';
-import type { NodeRef } from '../mam/keeper.js';
 
 /** What the source says, as it comes; what these throw ends the migration, and the source is told. */
 export interface SourceEvents {
@@ -156,7 +156,9 @@ export class SourceControl {
         this.#pastBytesIn += channel.bytesIn;
         if (this.#channel !== channel) return;
         this.#channel = null;
-        this.#events.onLost(error ?? new AbdmError('PEER_GONE', 'the source ended the connection before all was divided'));
+        this.#events.onLost(
+          error ?? new AbdmError('PEER_GONE', 'the source ended the connection before all was divided'),
+        );
       },
     };
   }

@@ -8,6 +8,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { Claimed } from '../mam/bodies.js';
+import type { Voter } from '../mam/claim.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { isSurelyGone, MamNode } from '../mam/node.js';
 import type { Security } from '../wire/security.js';
@@ -15,6 +17,8 @@ import type { Security } from '../wire/security.js';
 /** So long nothing at all came from a node that was asked. */
 const SILENT_MS = 3_000;
 const RETRY_MS = 500;
+/** How long a node may take to say whether it grants a claim. */
+const CLAIM_MS = 5_000;
 /** How long a node may take to forget a migration when it is over. */
 const DROP_MS = 2_000;
 /** Nodes that a destination deals with, at most: those that the source named, and others that are asked when these have failed. */
@@ -28,7 +32,7 @@ export interface HoldersOptions {
 }
 
 /** A node that may have frames. */
-export class Holder implements NodeRef {
+export class Holder implements NodeRef, Voter {
   readonly address: string;
   readonly id: string;
   state: 'away' | 'up' | 'silent' | 'gone' = 'away';
@@ -81,6 +85,21 @@ export class Holder implements NodeRef {
     }
   }
 
+  /** Asks for its vote, as soon as it is connected. @throws {AbdmError} if it does not answer in time. */
+  async claim(token: string, by: string): Promise<Claimed> {
+    return (await this.#connected()).claim(token, by, CLAIM_MS);
+  }
+
+  /** Gives its vote back. */
+  async release(token: string, by: string): Promise<void> {
+    await this.node?.release(token, by, CLAIM_MS);
+  }
+
+  /** Surely: it will never answer again. */
+  get dead(): boolean {
+    return this.state === 'gone';
+  }
+
   /** It forgets the migration. */
   async drop(): Promise<void> {
     await this.#require().drop();
@@ -89,6 +108,12 @@ export class Holder implements NodeRef {
   end(): void {
     this.#ended = true;
     this.#node?.end();
+  }
+
+  async #connected(): Promise<MamNode> {
+    const by = performance.now() + CLAIM_MS;
+    while (this.state === 'away' && performance.now() < by) await sleep(20);
+    return this.#require();
   }
 
   #require(): MamNode {

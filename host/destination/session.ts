@@ -21,7 +21,7 @@ import { FrameLane } from './frames.js';
 import { Gatherer } from './gather.js';
 import { type Holder, Holders } from './holders.js';
 import { Images, type ImageTarget } from './images.js';
-import { lostError, lostPages, type LostPages } from './lost.js';
+import { type LostPages, lostError, lostPages } from './lost.js';
 
 /** Frames that can be in memory at a time. */
 const SLOTS = 32;
@@ -309,8 +309,11 @@ export class Session {
     if (this.#total === null || merger.frames < this.#total || !this.#gatherer.idle || this.#orphans.size > 0) return;
     const missing = lostPages(merger, this.#options.vms);
     if (missing.length === 0) return this.#end({ how: 'whole' });
-    const pages = lostError(missing, 'all frames were merged, and they were in none').message;
-    this.#end({ how: 'failed', error: new AbdmError('FRAME_LOST', pages) });
+    this.#end({
+      how: 'lost',
+      lost: missing,
+      error: lostError(missing, 'all frames were merged, and they were in none'),
+    });
   }
 
   /** Now and then: reads the nodes' index where that is asked for, and finds out what will never come. */
@@ -318,7 +321,8 @@ export class Session {
     if (this.#busy || this.#over) return;
     this.#busy = true;
     try {
-      if (this.followsIndex) await this.readIndex();
+      const isComplete = this.#total !== null && this.#frames.size >= this.#total;
+      if (this.followsIndex && !isComplete) await this.readIndex();
       this.#restore();
       const searches = this.#isWanting() && performance.now() - this.#searchedAt > SEARCH_MS;
       if (searches) await this.#search();
@@ -354,7 +358,8 @@ export class Session {
       const slot = this.merger.acquire();
       try {
         const { id } = this.merger.restore(slot, meta, this.#images);
-        if (id !== frame.id) throw new AbdmError('FRAME_MALFORMED', `the record of frame ${frame.id} is of frame ${id}`);
+        if (id !== frame.id)
+          throw new AbdmError('FRAME_MALFORMED', `the record of frame ${frame.id} is of frame ${id}`);
         this.#settle(frame);
       } catch (cause) {
         const error = asAbdmError(cause);
@@ -436,7 +441,13 @@ export class Session {
 }
 
 /** A node gave something else than it was given: no use asking it again, and no reason to trust it with the rest. */
-const SPOILT: ReadonlySet<AbdmErrorCode> = new Set(['FRAME_LOST', 'FRAME_MALFORMED', 'FRAME_CHECKSUM', 'FRAME_TAG', 'CONTENT_MISMATCH']);
+const SPOILT: ReadonlySet<AbdmErrorCode> = new Set([
+  'FRAME_LOST',
+  'FRAME_MALFORMED',
+  'FRAME_CHECKSUM',
+  'FRAME_TAG',
+  'CONTENT_MISMATCH',
+]);
 
 function up(holders: Iterable<Holder>): Holder[] {
   return [...holders].filter(({ state }) => state === 'up');

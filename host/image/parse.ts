@@ -21,8 +21,6 @@ interface Scheme {
   check?(place: string): string | undefined;
   openSource?(place: string): ImageSource | Promise<ImageSource>;
   openSink?(place: string, bytes: number, left?: LeftOver): ImageSink;
-  /** Where whoever writes the image notes what it is doing. */
-  statePath?(place: string): string;
 }
 
 const SCHEMES: Readonly<Record<string, Scheme>> = {
@@ -30,7 +28,6 @@ const SCHEMES: Readonly<Record<string, Scheme>> = {
     form: 'file:PATH',
     openSource: (path) => new FileSource(path),
     openSink: (path, bytes, left) => new FileSink(path, bytes, left),
-    statePath: (path) => `${path}.abdm`,
   },
   process: {
     form: 'process:PID',
@@ -76,11 +73,6 @@ export function sinkOpener(spec: ImageSpec): (bytes: number, left?: LeftOver) =>
   const open = SCHEMES[spec.scheme]?.openSink;
   if (!open) throw cannot(spec, 'be written to', 'openSink');
   return (bytes, left) => open(spec.place, bytes, left);
-}
-
-/** The file in which a destination notes what it needs to go on with this image after it died. */
-export function statePathOf(spec: ImageSpec): string | undefined {
-  return SCHEMES[spec.scheme]?.statePath?.(spec.place);
 }
 
 function cannot({ name, scheme, place }: ImageSpec, what: string, ability: 'openSource' | 'openSink'): AbdmError {

@@ -2,11 +2,11 @@
 // only what opens with the migration's key. It may be asked again while the source is still at it.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import { MAX_FRAME_BYTES } from '../wire/messages.js';
 import type { FrameRecord } from '../wire/records.js';
 import { decodeManifest, MANIFEST_ID, type Manifest, manifestParts, RECORDS_ID, readRecords } from './catalog.js';
 import type { NodeRef } from './keeper.js';
 import { Opener } from './seal.js';
-import { MAX_FRAME_BYTES } from '../wire/messages.js';
 
 /** Who may have index blocks. */
 export interface IndexKeeper {
@@ -45,19 +45,19 @@ export class CatalogReader {
   }
 
   /**
-   * Fetches what has come since the last time; `onRecord` gets each record. Records are read only when the manifest is there.
+   * Fetches what has come since the last time; `onRecord` gets each record. Records are read only when the manifest is there; null: they are not.
    * @throws {AbdmError} PROTOCOL if what opens makes no sense.
    */
-  async poll(keepers: readonly IndexKeeper[], onRecord: OnRecord): Promise<void> {
+  async poll(keepers: readonly IndexKeeper[], onRecord: OnRecord | null): Promise<void> {
     const where = await this.#list(keepers);
     this.missing = [];
     for (const [id, holders] of [...where].sort(([a], [b]) => a - b)) {
-      if (id >= RECORDS_ID && !this.manifest) break;
+      if (id >= RECORDS_ID && !(this.manifest && onRecord)) break;
       try {
         const body = await this.#fetch(id, holders);
         if (id < RECORDS_ID) this.#onPart(id - MANIFEST_ID, body);
         else {
-          readRecords(body, this.manifest!.vms, onRecord);
+          readRecords(body, this.manifest!.vms, onRecord!);
           this.#read.add(id);
         }
       } catch (cause) {
@@ -75,7 +75,8 @@ export class CatalogReader {
       keeper.list(this.manifest ? RECORDS_ID : MANIFEST_ID, END_ID, (ids) => {
         for (const id of ids) {
           if (this.#read.has(id) || this.#parts[id - MANIFEST_ID]) continue;
-          if (where.size >= MAX_BLOCKS) throw new AbdmError('PROTOCOL', `${keeper.address} lists too many index blocks`);
+          if (where.size >= MAX_BLOCKS)
+            throw new AbdmError('PROTOCOL', `${keeper.address} lists too many index blocks`);
           where.set(id, [...(where.get(id) ?? []), keeper]);
         }
       }),
