@@ -297,8 +297,7 @@ export class Destination {
 
   /** All of it is at the nodes, or here: from now on the VM is ours. */
   #handOver(frames: number): void {
-    if (this.handedOver) return;
-    this.#note({ frames });
+    if (!this.handedOver) this.#note({ frames });
     this.#session!.hasSource = false;
     this.#session!.divided(frames);
   }

@@ -186,7 +186,7 @@ export class Gatherer {
   }
 
   #enqueue(frame: Frame, put: (queue: FrameQueue) => void, why: AbdmError): void {
-    frame.holders = frame.holders.filter(({ state }) => state !== 'gone');
+    if (frame.holders.some(({ dead }) => dead)) frame.holders = frame.holders.filter(({ dead }) => !dead);
     frame.state = 'queued';
     for (const holder of frame.holders) put(this.#lane(holder).queue);
     if (frame.holders.length > 0) return;
