@@ -238,7 +238,7 @@ export class TestSource {
   }
 
   /** Connects to a destination and says what comes. */
-  async announce(to: Destination, nodes: readonly Keeper[], direct = false): Promise<void> {
+  async announce(to: { address: string | null }, nodes: readonly Keeper[], direct = false): Promise<void> {
     await this.#say(to.address!, { direct, nodes: nodes.map(({ address, id }) => ({ address, id })) });
   }
 
@@ -294,7 +294,7 @@ export class TestSource {
   }
 
   /** Sends these frames itself, and resolves when they are merged. */
-  async sendFrames(to: Destination, from: number, end: number): Promise<MamNode> {
+  async sendFrames(to: { address: string | null }, from: number, end: number): Promise<MamNode> {
     const lane = await MamNode.connect(to.address!, { migration: this.migration, role: 'frames' });
     for (const { id, block } of this.frames.slice(from, end)) {
       expect(await lane.put(id, block)).toMatchObject({ stored: true });
