@@ -1,6 +1,15 @@
 // A destination that is killed at some moment and started again with the same command: what it had begun is completed, from the nodes and from what it
 // left, or it says which pages nobody has.
-import { existsSync, openSync, readdirSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { Abdm, cleanUp } from '../cli/processes.js';
 import { type Keeper, Place, TestSource, trueNodes, until } from './world.js';
@@ -135,6 +144,7 @@ test('and what was left is not what was sent any more: those frames are lost, an
   await killedWithDirectFrames(place, source, nodes);
   const fd = openSync(`${place.path()}.partial`, 'r+');
   writeSync(fd, Buffer.from('changed'), 0, 7, 70 * 4096 + 100);
+  closeSync(fd);
   const { code, summary } = await merge(place).done;
   expect(code).toBe(4);
   expect(summary.lost).toEqual([{ vm: 'a', ranges: [[64, 127]] }]);
