@@ -22,6 +22,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { LeftOver } from '../image/filesink.js';
+import type { FoundMigration } from '../mam/bodies.js';
 import { claim, claimError } from '../mam/claim.js';
 import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { NodeRef } from '../mam/keeper.js';
@@ -194,6 +195,7 @@ export class Destination {
     if (left.frames !== null) this.#handOver(left.frames);
     else this.#seekSource();
     this.#session!.followsIndex = true;
+    if (left.voters.length === 0) await this.#lookUp();
     await this.#claim();
   }
 
@@ -212,8 +214,9 @@ export class Destination {
     this.#replicas = manifest.replicas;
     const { migration, frames } = found;
     const { vms, sealed } = manifest;
+    const voters = [...found.voters];
     const began = { frames: null, beganAtMs: Date.now(), parked: true, direct: false };
-    await this.#open({ migration, key: vmKey, token, nodes, vms, sealed, ...began });
+    await this.#open({ migration, key: vmKey, token, nodes, voters, vms, sealed, ...began });
     this.#session!.followsIndex = true;
     this.#handOver(frames);
   }
@@ -253,7 +256,7 @@ export class Destination {
     } else {
       this.#startedAt = performance.now() - elapsedMs;
       const began = { frames: null, beganAtMs: Math.round(Date.now() - elapsedMs), parked: false, direct };
-      await this.#open({ migration, key, vms, token, nodes, sealed, ...began });
+      await this.#open({ migration, key, vms, token, nodes, voters: [], sealed, ...began });
     }
     const session = this.#session!;
     session.name(nodes, true);
@@ -333,9 +336,7 @@ export class Destination {
         continue;
       }
       session.followsIndex = true;
-      const addresses = [...session.holders].map(({ address }) => address);
-      const { found, silent } = await lookUp(addresses, this.#state!.vms[0]!.name, this.#security);
-      const known = together(found, this.#state!.migration);
+      const { known, silent } = await this.#lookUp();
       if (this.#control!.connected) return;
       if (known?.complete) return this.#handOver(known.frames);
       if (awayMs < returnMs || known?.sourceConnected) continue;
@@ -346,20 +347,30 @@ export class Destination {
     }
   }
 
-  /** Claims the VMs by our token, or renews that. @throws {AbdmError} CLAIMED if somebody else has them. */
+  /**
+   * Claims the VMs by our token, or renews that; says whether they are ours for sure.
+   * @throws {AbdmError} CLAIMED if somebody else has them.
+   */
   async #claim(): Promise<boolean> {
-    const { migration, token, vms } = this.#state!;
-    const session = this.#session!;
-    const addresses = [...session.holders].map(({ address }) => address);
-    const known = together((await lookUp(addresses, vms[0]!.name, this.#security)).found, migration);
+    const { voters, token, vms } = this.#state!;
     const verdict = await claim(
-      (known?.voters ?? []).map((voter) => session.holders.of(voter)),
+      voters.map((voter) => this.#session!.holders.of(voter)),
       token,
       claimant(),
     );
     if (verdict.other && !verdict.granted) throw claimError(vms.map(({ name }) => name).join(', '), verdict);
     // When no voter is left, nobody else can be granted it either.
     return verdict.granted || verdict.voters === 0;
+  }
+
+  /** What the nodes know of this migration, and which of them did not answer. */
+  async #lookUp(): Promise<{ known: FoundMigration | null; silent: string[] }> {
+    const { migration, vms, voters } = this.#state!;
+    const addresses = [...this.#session!.holders].map(({ address }) => address);
+    const { found, silent } = await lookUp(addresses, vms[0]!.name, this.#security);
+    const known = together(found, migration);
+    if (known && voters.length === 0) this.#note({ voters: [...known.voters] });
+    return { known, silent };
   }
 
   /** Nodes that announce themselves. */
@@ -424,7 +435,8 @@ export class Destination {
     // The source first: it would have frames refused otherwise, and take that for the reason.
     await this.#control?.end(error);
     const isOurs = error?.code !== 'CLAIMED';
-    if (ending.how === 'lost' || (this.handedOver && error && isOurs)) await session?.leave();
+    // Nobody else has what was merged.
+    if (this.handedOver && error && isOurs && (session?.mergedBytes ?? 0) > 0) await session!.leave();
     else if (error) await session?.discard();
     if (ending.how === 'failed' && this.handedOver && isOurs) leaveState(this.#statePaths);
     else if (session) removeState(this.#statePaths);

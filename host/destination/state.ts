@@ -7,7 +7,7 @@ import { KEY_BYTES, MAX_NODES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { errnoOf, imageError, reasonOf } from '../image/image.js';
 import { statOf } from '../image/proc.js';
-import { decodeNodeRef } from '../mam/bodies.js';
+import { decodeNodeRef, MAX_VOTERS } from '../mam/bodies.js';
 import { readVms, type VmShape } from '../mam/catalog.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
@@ -20,6 +20,8 @@ export interface State {
   /** By which this destination claims the VMs. */
   token: string;
   nodes: NodeRef[];
+  /** Those of them that decide who gets the VMs, as far as they are known. */
+  voters: NodeRef[];
   vms: VmShape[];
   /** Frames lie in sealed blocks. */
   sealed: boolean;
@@ -112,6 +114,7 @@ function readOne(path: string): State | null {
       key: new Uint8Array(key),
       token: need.string(from, 'token', path, 32),
       nodes: need.list(from, 'nodes', path, MAX_NODES, (item) => decodeNodeRef(item, path)),
+      voters: need.list(from, 'voters', path, MAX_VOTERS, (item) => decodeNodeRef(item, path)),
       vms: readVms(from, path),
       sealed: need.boolean(from, 'sealed', path),
       direct: need.boolean(from, 'direct', path),
