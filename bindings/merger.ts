@@ -25,6 +25,7 @@ import {
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
 import { requireInteger } from './options.js';
+import { MAX_SEALED_BYTES } from './sealed.js';
 import { Slots } from './slots.js';
 import { WaitingPages } from './waiting.js';
 
@@ -51,7 +52,7 @@ export interface PageSink {
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean;
 }
 
-/** Room for a frame in the engine's memory, until `release`. */
+/** Room for a frame in the engine's memory, and for its seal while it is not opened yet, until `release`. */
 export interface FrameSlot {
   readonly bytes: Uint8Array;
   /** Where `bytes` begins in the engine's memory. */
@@ -90,8 +91,8 @@ interface FramePlace {
 const STALE = 0;
 const WRITE = 1;
 const ZERO = 2;
-/** Frame, then its decoded pages. */
-const SLOT_BYTES = Math.ceil(MAX_FRAME_BYTES / 128) * 128 + FRAME_PAGES * PAGE_BYTES;
+/** Frame, sealed or not, then its decoded pages. */
+const SLOT_BYTES = Math.ceil(MAX_SEALED_BYTES / 128) * 128 + FRAME_PAGES * PAGE_BYTES;
 const DECODED = SLOT_BYTES - FRAME_PAGES * PAGE_BYTES;
 const PLACES = RESULT_PTR + 64;
 const DELTAS = RESULT_PTR + 320;
@@ -169,7 +170,7 @@ export class Merger {
   /** Room for one frame. Throws NO_SLOT if all slots are held. */
   acquire(): FrameSlot {
     const slot = this.#slots.take();
-    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + MAX_FRAME_BYTES);
+    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + MAX_SEALED_BYTES);
     return { bytes, ptr: slot.ptr, release: () => this.#slots.give(slot) };
   }
 

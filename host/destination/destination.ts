@@ -20,6 +20,7 @@ import { decodeJson, encodeJson, need } from '../wire/json.js';
 import { type Listener, listen } from '../wire/listen.js';
 import { type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
 import { RateLimit } from '../wire/rate.js';
+import type { Security } from '../wire/security.js';
 import { type Announced, readAnnouncement } from './announcement.js';
 import type { ImageTarget } from './images.js';
 import { Session } from './session.js';
@@ -27,10 +28,15 @@ import { Session } from './session.js';
 /** What a destination is started with. */
 export interface DestinationOptions {
   /** HOST:PORT, port 0 for any free one. */
-  listen: Address | string;
+  listen?: Address | string;
+  /** Instead of listening for a source: VMs that were parked, and the secret that they were parked with. */
+  parked?: { vmKey: Uint8Array; intermediates: readonly string[] | 'announced' };
+  /** Where announcements are heard: HOST:PORT. */
+  announcements?: readonly string[];
   images: readonly ImageTarget[];
   /** Bytes of frames a second, at most. */
   rateBytesPerS?: number;
+  security?: Security;
   /** Called when the source has said what it will send. */
   onImages?(images: Announced['vms']): void;
 }
@@ -45,6 +51,7 @@ export class Destination {
   /** Resolves when the migration is over, however it ended. */
   readonly done: Promise<Summary>;
   readonly #options: DestinationOptions;
+  readonly #limit: RateLimit;
   #listener!: Listener;
   #phase: Status['phase'] = 'waiting';
   #migration = '';
@@ -65,6 +72,7 @@ export class Destination {
 
   private constructor(options: DestinationOptions) {
     this.#options = options;
+    this.#limit = new RateLimit(options.rateBytesPerS);
     const ended = new Promise<AbdmError | null>((resolve) => {
       this.#end = (error) => {
         this.#over = true;
@@ -77,12 +85,13 @@ export class Destination {
   /** Begins to listen. @throws {AbdmError} USAGE if that is not possible. */
   static async start(options: DestinationOptions): Promise<Destination> {
     const destination = new Destination(options);
+    if (options.listen === undefined) throw new AbdmError('USAGE', 'a destination needs to know where to listen');
     destination.#listener = await listen(options.listen, () => destination.#newcomer());
     return destination;
   }
 
-  /** HOST:PORT where it listens. */
-  get address(): string {
+  /** HOST:PORT where it listens; null if it does not. */
+  get address(): string | null {
     return formatAddress(this.#listener.address);
   }
 
@@ -100,7 +109,14 @@ export class Destination {
       totalBytes: this.#announced?.vms.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0,
       wireBytes: this.#session?.frameBytes ?? 0,
       mergedBytes,
+      rateBytesPerS: this.#limit.bytesPerS,
+      nodes: this.#session?.shares ?? [],
     };
+  }
+
+  /** Bytes of frames a second from now on; null: no limit. */
+  setRate(bytesPerS: number | null): void {
+    this.#limit.set(bytesPerS);
   }
 
   /** Ends it as aborted. */
@@ -171,10 +187,10 @@ export class Destination {
     this.#announced = announced;
     this.#startedAt = performance.now() - announced.elapsedMs;
     this.#phase = 'preparing';
-    const { images, rateBytesPerS, onImages } = this.#options;
+    const { images, onImages } = this.#options;
     try {
       onImages?.(announced.vms);
-      const session = await Session.open(this.#migration, announced, images, new RateLimit(rateBytesPerS), this.#end);
+      const session = await Session.open(this.#migration, announced, images, this.#limit, this.#end);
       if (this.#over) {
         await session.discard();
         return session.forget();

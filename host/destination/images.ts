@@ -7,6 +7,8 @@ import type { ImageSink } from '../image/image.js';
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
   readonly name: string;
+  /** Where a destination notes what it needs to go on after it died; no file: it cannot. */
+  readonly statePath?: string;
   /** Begins the image, once its size is known. */
   open(bytes: number): ImageSink;
 }

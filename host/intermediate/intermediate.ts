@@ -6,6 +6,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import { formatAddress } from '../wire/address.js';
 import type { ChannelOptions } from '../wire/channel.js';
 import { listen } from '../wire/listen.js';
+import type { Security } from '../wire/security.js';
 import { BankPool } from './banks.js';
 import type { FrameCheck } from './frames.js';
 import { Migrations } from './migrations.js';
@@ -24,6 +25,9 @@ export interface IntermediateOptions {
   readonly memoryBytes: number;
   /** HOST:PORT under which others reach it, where that is not where it listens. */
   readonly announce?: string;
+  /** Where it announces itself: HOST:PORT, or a multicast group; empty: nowhere. */
+  readonly announcements?: readonly string[];
+  readonly security?: Security;
   /** Told of what happens. */
   readonly onEvent?: (event: IntermediateEvent) => void;
   /** Frames of a migration that nobody was connected for are dropped after this. Default 10 min. */

@@ -18,15 +18,27 @@ import type { ImageSource } from '../image/image.js';
 import { Mam } from '../mam/mam.js';
 import { reasonOf, type Status, type Summary, usage, type VmSummary } from '../summary.js';
 import { RateLimit } from '../wire/rate.js';
+import type { Security } from '../wire/security.js';
 import { SourceControl } from './control.js';
 
 /** What leaves, and where to. */
 export interface EjectOptions {
   vms: readonly { name: string; image: ImageSource }[];
   /** HOST:PORT of the destination. */
-  to: string;
-  /** HOST:PORT of each intermediate; empty: frames go straight to the destination. */
-  intermediates: readonly string[];
+  to?: string;
+  /** Instead of a destination: everything stays at the nodes until somebody claims it, or the lease runs out. */
+  park?: { leaseMs: number };
+  /** The secret of a parked migration, 32 bytes, never used for another one. */
+  vmKey?: Uint8Array;
+  /** HOST:PORT of each intermediate, or whoever announces itself; empty: frames go straight to the destination. */
+  intermediates: readonly string[] | 'announced';
+  /** Where announcements are heard: HOST:PORT. */
+  announcements?: readonly string[];
+  /** Frames go straight to the destination, and nowhere else. */
+  direct?: boolean;
+  /** Copies of each frame. Default 1. */
+  replicas?: number;
+  security?: Security;
   /** Default lz4. */
   compress?: Compression;
   /** Bytes of frames a second, at most. */
@@ -88,7 +100,15 @@ export class Ejection {
       totalBytes: this.#totalBytes,
       wireBytes: this.#frameBytes,
       mergedBytes: this.#control?.mergedBytes ?? null,
+      rateBytesPerS: this.#limit.bytesPerS,
+      nodes: this.#mam?.shares ?? [],
+      reason: reasonOf((this.#abort.signal.reason as AbdmError | undefined) ?? null),
     };
+  }
+
+  /** Bytes of frames a second from now on; null: no limit. */
+  setRate(bytesPerS: number | null): void {
+    this.#limit.set(bytesPerS);
   }
 
   /** Ends it as aborted, as soon as the batch at hand is done. */
@@ -116,6 +136,9 @@ export class Ejection {
 
   async #migrate(): Promise<void> {
     const { to, intermediates, vms, compress = 'lz4' } = this.#options;
+    if (to === undefined || intermediates === 'announced') {
+      throw new AbdmError('USAGE', 'a migration needs a destination, and nodes by name');
+    }
     const direct = intermediates.length === 0;
     const migration = randomBytes(16).toString('hex');
     const key = randomBytes(KEY_BYTES);
