@@ -33,8 +33,9 @@ export { type ImageSpec, openSource, parseImage, sinkOpener } from './image/pars
 export { openProcess, type ProcessOptions, ProcessSource } from './image/process.js';
 
 // The nodes that keep frames, seen by their client. Mam says which of them takes the next frame; MamNode is one of them: put, get, drop. Implement
-// FrameKeeper to keep frames elsewhere.
+// FrameKeeper to keep frames elsewhere. NodeIndex knows which nodes there are, from what they announce.
 
+export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export { Mam } from './mam/mam.js';
 export { type FrameKeeper, MamNode } from './mam/node.js';
 
@@ -45,6 +46,7 @@ export { type BodyTarget, Channel, type ChannelHandler, type ChannelOptions, typ
 export { type ConnectOptions, connect } from './wire/connect.js';
 export { Listener, type ListenOptions, listen } from './wire/listen.js';
 export { type MessageHeader, MessageType, PROTOCOL_VERSION } from './wire/messages.js';
+export { OPEN, type Security } from './wire/security.js';
 
 // From the library: an engine's memory, and what every failure is.
 

@@ -21,7 +21,8 @@ describe('imports', () => {
     ['bindings'],
     ['host/summary.ts'],
     ['host/wire'],
-    ['host/mam', 'host/image', 'host/intermediate', 'host/store'],
+    ['host/mam', 'host/image'],
+    ['host/intermediate', 'host/store'],
     ['host/source', 'host/destination'],
     ['host/index.ts', 'host/cli'],
   ];

@@ -78,6 +78,7 @@ export async function merge(
 
 /** What an operator wants to see of an intermediate; the rest is for programs. */
 function eventText(event: IntermediateEvent): string | undefined {
+  if (event.type === 'announce-failed') return event.error.message;
   const migration = event.migration?.slice(0, 8);
   if (event.type === 'hello') return `${event.peer} is ${event.role} of migration ${migration}`;
   if (event.type !== 'dropped' && event.type !== 'expired') return undefined;

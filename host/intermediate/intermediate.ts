@@ -1,12 +1,14 @@
 // An intermediate: keeps frames for others, and knows nothing of what is in them. Everything that a client could make it hold is bounded:
 // connections, migrations, frames, bytes kept, bytes waiting to be written; what one client does wrong ends its own connection only.
 
+import { randomBytes } from 'node:crypto';
 import { createFrameChecker } from '../../bindings/check.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { formatAddress } from '../wire/address.js';
 import type { ChannelOptions } from '../wire/channel.js';
 import { listen } from '../wire/listen.js';
-import type { Security } from '../wire/security.js';
+import { OPEN, type Security } from '../wire/security.js';
+import { Announcer } from './announcer.js';
 import { BankPool } from './banks.js';
 import type { FrameCheck } from './frames.js';
 import { Migrations } from './migrations.js';
@@ -15,7 +17,8 @@ import { Session, type SessionEvent } from './session.js';
 /** What happens at an intermediate, for logs. */
 export type IntermediateEvent =
   | SessionEvent
-  | { readonly type: 'expired'; readonly migration: string; readonly frames: number; readonly bytes: number };
+  | { readonly type: 'expired'; readonly migration: string; readonly frames: number; readonly bytes: number }
+  | { readonly type: 'announce-failed'; readonly error: AbdmError };
 
 /** What an intermediate is started with. */
 export interface IntermediateOptions {
@@ -25,8 +28,9 @@ export interface IntermediateOptions {
   readonly memoryBytes: number;
   /** HOST:PORT under which others reach it, where that is not where it listens. */
   readonly announce?: string;
-  /** Where it announces itself: HOST:PORT, or a multicast group; empty: nowhere. */
+  /** Where it is announced once a second: multicast groups, and HOST:PORT of peers. Default: nowhere. */
   readonly announcements?: readonly string[];
+  /** Default: none, and everything stays on loopback. */
   readonly security?: Security;
   /** Told of what happens. */
   readonly onEvent?: (event: IntermediateEvent) => void;
@@ -56,6 +60,8 @@ export interface IntermediateStatus {
 
 /** An intermediate that runs. */
 export interface Intermediate {
+  /** 32 hex digits, random: started again it is another node. */
+  readonly id: string;
   /** HOST:PORT under which it can be reached. */
   readonly address: string;
   /** What it keeps, and for whom. */
@@ -71,6 +77,7 @@ const MAX_LEASE_MS = 2 ** 31 - 1;
  */
 export async function startIntermediate(options: IntermediateOptions): Promise<Intermediate> {
   const { leaseMs = 600_000, maxConnections = 256, maxMigrations = 32, channel } = options;
+  const { announcements = [], security = OPEN } = options;
   const check = options.check ?? (await createFrameChecker());
   if (!(leaseMs > 0 && leaseMs <= MAX_LEASE_MS)) throw new AbdmError('USAGE', `a lease is not ${leaseMs} ms long`);
   const onEvent = options.onEvent ?? (() => {});
@@ -85,8 +92,25 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
     maxConnections,
   });
   const address = options.announce ?? formatAddress(listener.address);
+  const id = randomBytes(16).toString('hex');
+  const announcing = {
+    id,
+    address,
+    announcements,
+    security,
+    state: () => ({ freeBytes: pool.freeBytes, memoryBytes: pool.memoryBytes, connections: listener.connections }),
+    onFailure: (error: AbdmError) => onEvent({ type: 'announce-failed', error }),
+  };
+  const announcer =
+    announcements.length === 0
+      ? null
+      : await Announcer.start(announcing).catch(async (error) => {
+          await listener.close();
+          throw error;
+        });
 
   return {
+    id,
     address,
     status: () => {
       const all = [...migrations].map(({ id, frames, connections }) => {
@@ -103,6 +127,7 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
       };
     },
     close: async () => {
+      await announcer?.close();
       await listener.close(new AbdmError('CANCELLED', `the intermediate ${address} is shutting down`));
       migrations.clear();
     },
