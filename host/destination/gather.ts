@@ -6,7 +6,7 @@
 
 import type { AbdmError, AbdmErrorCode } from '../../bindings/errors.js';
 import type { FrameSlot, Merger } from '../../bindings/merger.js';
-import type { FrameKeeper } from '../mam/node.js';
+import type { FrameKeeper } from '../mam/keeper.js';
 import type { RateLimit } from '../wire/rate.js';
 
 /** Frames asked of one node at a time: enough to keep it busy, little enough to leave what others need in the merger's slots. */

@@ -184,7 +184,7 @@ export class Session {
   async #reconnect(address: string): Promise<MamNode> {
     for (let left = RECONNECTS; ; left--) {
       try {
-        return await MamNode.connect(address, this.#migration, 'destination');
+        return await MamNode.connect(address, { migration: this.#migration, role: 'destination' });
       } catch (cause) {
         if (left > 1 && !this.#over) await sleep(RECONNECT_MS);
         else

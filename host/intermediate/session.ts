@@ -102,7 +102,7 @@ export class Session implements ChannelHandler {
     if (!/^[0-9a-f]{32}$/.test(id)) throw new AbdmError('PROTOCOL', 'HELLO: `migration` is not 32 hexadecimal digits');
     this.#migration = this.#migrations.join(id);
     const { freeBytes, memoryBytes } = this.#pool;
-    const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', freeBytes, memoryBytes };
+    const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', id: '', freeBytes, memoryBytes };
     this.#answer(MessageType.WELCOME, 0, encodeJson(welcome));
     this.#onEvent({ type: 'hello', peer: this.#channel.peer, migration: id, role });
   }

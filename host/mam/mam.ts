@@ -32,7 +32,9 @@ export class Mam {
     role: 'source' | 'destination' | 'frames',
   ): Promise<Mam> {
     const placement = await Placement.create();
-    const connected = await Promise.allSettled(addresses.map((address) => MamNode.connect(address, migration, role)));
+    const connected = await Promise.allSettled(
+      addresses.map((address) => MamNode.connect(address, { migration, role })),
+    );
     const nodes = connected.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     const failed = connected.find((result) => result.status === 'rejected');
     if (failed) {

@@ -213,9 +213,11 @@ export class Ejection {
   async #put(frame: DividedFrame, node: number, tries: number): Promise<boolean> {
     const mam = this.#mam!;
     try {
-      const stored = await mam.nodes[node]!.put(frame.id, frame.bytes);
-      if (!stored) mam.markFull(node);
-      return stored;
+      const result = await mam.nodes[node]!.put(frame.id, frame.bytes);
+      if (result.stored) return true;
+      if (result.code === 'NO_ROOM') mam.markFull(node);
+      else if (tries === MAX_TRIES) throw new AbdmError('PEER_ABORTED', `${result.node} refused it: ${result.message}`);
+      return false;
     } catch (error) {
       // A frame that was damaged on the way is sent again. Where the only node is gone, nobody else can take it.
       if (tries === MAX_TRIES || mam.nodes.every(({ open }) => !open)) throw error;

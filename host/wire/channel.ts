@@ -265,7 +265,7 @@ export class Channel {
     const error = decodeJson(body, messageName(header.type));
     const code = printable(need.string(error, 'code', 'ERROR', 64));
     const message = printable(need.string(error, 'message', 'ERROR', 64 * 1024));
-    this.destroy(new AbdmError('PEER_ABORTED', `${this.peer} ended it: ${message} (${code})`));
+    this.destroy(new AbdmError('PEER_ABORTED', `${this.peer} ended it: ${message} (${code})`, { cause: { code } }));
   }
 
   #onEnd(): void {
