@@ -63,6 +63,7 @@ export class Scatter {
   #registrar: Registrar | null = null;
   /** Frames that nobody has and that were not put again yet. */
   readonly #lost = new Set<number>();
+  #putAgain = 0;
   #waiting: (() => void)[] = [];
 
   private constructor(options: ScatterOptions) {
@@ -94,9 +95,9 @@ export class Scatter {
     return this.#mam;
   }
 
-  /** Times that a block was sent once more. */
+  /** Times that a block was sent once more, and frames that were put again because nobody had them. */
   get resent(): number {
-    return this.#courier.resent;
+    return this.#courier.resent + this.#putAgain;
   }
 
   /** Resolves when enough nodes are there and know what is coming. @throws {AbdmError} NO_ROOM, USAGE; what aborts `signal`. */
@@ -125,7 +126,7 @@ export class Scatter {
     kept.bytes = bytes.byteLength;
     kept.meta = meta;
     if (!known) this.ledger.add(kept);
-    this.#lost.delete(id);
+    if (this.#lost.delete(id)) this.#putAgain++;
     const extent = Math.floor(base / FRAME_PAGES) + vm * 2 ** 40;
     void this.#courier.send(frame, extent, true).then((chain) => {
       const direct = chain.length === 1 && chain[0]!.id === '';
