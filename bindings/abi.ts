@@ -18,6 +18,8 @@ export const MAX_NODES = 256;
 /** Where the sized part of the engine's memory begins (assembly/layout.ts). */
 export const FIXED_BYTES = 0x70000;
 export const RESULT_PTR = 0x400;
+/** The 16 bytes that key frame tags. */
+export const TAG_KEY_PTR = 0x3440;
 export const NODES_PTR = 0x3800;
 export const PICKS_PTR = 0x5000;
 export const BATCH_PFNS_PTR = 0x5400;

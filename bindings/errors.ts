@@ -30,6 +30,8 @@ export type AbdmErrorCode =
   | 'FRAME_LOST'
   /** An image cannot be opened, read or written. */
   | 'IMAGE'
+  /** Somebody else is merging this VM. */
+  | 'CLAIMED'
   /** The operator, or a signal, ended it. */
   | 'CANCELLED'
   /** The peer ended it and said why. */

@@ -25,6 +25,7 @@ import {
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
 import { requireInteger } from './options.js';
+import { rebuildFrame } from './rebuild.js';
 import { MAX_SEALED_BYTES } from './sealed.js';
 import { Slots } from './slots.js';
 import { WaitingPages } from './waiting.js';
@@ -194,6 +195,18 @@ export class Merger {
     this.#wanted.delete(id);
     this.#release(id, pages, sink);
     return { id, vm, pages, waitingPages };
+  }
+
+  /**
+   * Merges a frame of which only `meta` is at hand, what stood before its payload, from pages that the sink has kept since it was merged once: by another
+   * merger, before a crash. The slot is used for it. Throws as `merge` does; CONTENT_MISMATCH if the sink does not have those very pages.
+   */
+  restore(slot: FrameSlot, meta: Uint8Array, sink: PageSink): MergedFrame {
+    const { memory } = this.#engine;
+    const bytes = rebuildFrame(this.#engine, slot.ptr, this.#pagePtr, meta, (vm, pfn, ptr) => {
+      return pfn < (this.#pages[vm] ?? 0) && sink.read(vm, pfn, memory, ptr);
+    });
+    return this.merge(slot, bytes, sink);
   }
 
   /** Frames merged so far. */

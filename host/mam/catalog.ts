@@ -18,6 +18,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
 import { MAX_FRAME_BYTES, MAX_REPLICAS, PROTOCOL_VERSION } from '../wire/messages.js';
 import { type FrameRecord, RecordReader, RecordWriter } from '../wire/records.js';
+import type { NodeRef } from './keeper.js';
 
 /** The block of the manifest's first part. */
 export const MANIFEST_ID = 2 ** 48;
@@ -34,14 +35,6 @@ const MAX_REGIONS = 65_536;
 /** What stands before a frame's payload, at most: header, page table, content ids, references, tag. */
 const MAX_META_BYTES = 40 + FRAME_PAGES * (8 + 16 + 8) + 16;
 const NODE_ID_BYTES = 16;
-
-/** A node by its name and place. */
-export interface NodeRef {
-  /** HOST:PORT. */
-  readonly address: string;
-  /** 32 hex digits, made anew at each start of the node. */
-  readonly id: string;
-}
 
 /** A VM that leaves: its name and its size. */
 export interface VmShape {
@@ -126,15 +119,6 @@ function readVm(item: unknown, what: string): VmShape {
     };
   });
   return { name: need.string(vm, 'name', what, 64), bytes, pages, regions };
-}
-
-/** A node's list item `{ address, id }`, checked. @throws {AbdmError} PROTOCOL. */
-export function readNodeRef(item: unknown, what: string): NodeRef {
-  const node = need.isObject(item, what, 'nodes');
-  const address = need.string(node, 'address', what);
-  const id = need.string(node, 'id', what, 2 * NODE_ID_BYTES);
-  if (!/^[0-9a-f]{32}$/.test(id)) throw bad(what, 'the `id` of a node is not 32 hex digits');
-  return { address, id };
 }
 
 /** What a frame's record says, for the writer. */

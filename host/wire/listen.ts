@@ -4,10 +4,12 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { AbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
 import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
+import type { Security } from './security.js';
 import { takeOver } from './takeover.js';
 
 /** The options of the channels that it accepts, and how many. */
 export interface ListenOptions extends ChannelOptions {
+  readonly security?: Security;
   /** Default 256. */
   readonly maxConnections?: number;
   /** Read by 'data' events and a copy even where bodies could be read in place: for tests of that way. */

@@ -6,10 +6,10 @@ import {
   encodeManifest,
   MAX_BODY_BYTES,
   type Manifest,
-  type NodeRef,
   RecordsWriter,
   readRecords,
 } from '#abdm/host/mam/catalog.js';
+import type { NodeRef } from '#abdm/host/mam/keeper.js';
 
 const manifest: Manifest = {
   migration: 'ab'.repeat(16),

@@ -19,7 +19,7 @@ async function fakeNode(answer: (header: MessageHeader, channel: Channel) => voi
   const listener = await listen('127.0.0.1:0', () => ({
     onMessage(header, _body, channel) {
       if (header.type !== MessageType.HELLO) return answer(header, channel);
-      const welcome = { protocol: 2, role: 'intermediate', freeBytes, memoryBytes: freeBytes };
+      const welcome = { protocol: 2, role: 'intermediate', id: 'cd'.repeat(16), freeBytes, memoryBytes: freeBytes };
       channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
     },
   }));
@@ -27,7 +27,8 @@ async function fakeNode(answer: (header: MessageHeader, channel: Channel) => voi
   return `127.0.0.1:${listener.address.port}`;
 }
 
-const connectTo = (address: string, answerMs?: number) => MamNode.connect(address, MIGRATION, 'source', answerMs);
+const connectTo = (address: string, answerMs = 60_000) =>
+  MamNode.connect(address, { migration: MIGRATION, role: 'source', answerMs });
 const frame = new Uint8Array(1000);
 
 describe('a node', () => {
@@ -60,7 +61,7 @@ describe('a node', () => {
       ['frame 8, which nobody asked for', (_, channel) => channel.send(MessageType.FRAME, 8, frame)],
       ['too many', (_, channel) => channel.send(MessageType.FRAME, 7, new Uint8Array(2000))],
       ['MISSING for frame 8', (_, channel) => channel.send(MessageType.MISSING, 8)],
-      ['GET, which a node does not send', (_, channel) => channel.send(MessageType.GET, 7)],
+      ['GET for frame 7', (_, channel) => channel.send(MessageType.GET, 7)],
     ];
     for (const [text, answer] of cases) {
       const node = await connectTo(await fakeNode(answer));
@@ -77,9 +78,9 @@ describe('a node', () => {
       channel.send(MessageType.REFUSED, id, encodeJson({ code, message: 'no', freeBytes: 17 }));
     });
     const node = await connectTo(address);
-    expect(await node.put(1, frame)).toBe(false);
+    expect(await node.put(1, frame)).toEqual({ stored: false, code: 'NO_ROOM', message: 'no', node: address });
     expect(node.freeBytes).toBe(17);
-    await expect(node.put(2, frame)).rejects.toMatchObject({ code: 'PEER_ABORTED', message: /FRAME_CHECKSUM/ });
+    expect(await node.put(2, frame)).toMatchObject({ stored: false, code: 'FRAME_CHECKSUM' });
     expect(node.outstandingBytes).toBe(0);
     node.end();
   });
