@@ -13,6 +13,7 @@
 //                                         <-   DIVIDED          it knows where everything lies: the source may go
 // or, from either, ERROR, and the migration is over.
 
+import { randomBytes } from 'node:crypto';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { type Address, formatAddress } from '../wire/address.js';
@@ -41,6 +42,8 @@ export interface SourceEvents {
 }
 
 export class SourceControl {
+  /** Which destination this is: a source that lost it knows by this whether what it had merged is still there. */
+  readonly #id = randomBytes(16).toString('hex');
   readonly #events: SourceEvents;
   #listener!: Listener;
   #migration: string;
@@ -124,7 +127,8 @@ export class SourceControl {
           channel.handler = lane;
         }
         const room = { freeBytes: Number.MAX_SAFE_INTEGER, memoryBytes: Number.MAX_SAFE_INTEGER };
-        channel.send(MessageType.WELCOME, 0, encodeJson({ protocol: PROTOCOL_VERSION, role: 'destination', ...room }));
+        const welcome = { protocol: PROTOCOL_VERSION, role: 'destination', id: this.#id, ...room };
+        channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
       },
     };
   }

@@ -13,10 +13,10 @@
 //       records (wire/records.ts); their node indexes refer to this list. A record without nodes is of a frame that went straight to the
 //       destination, and is followed by what stands before that frame's payload, by which its pages can be told again: u32 bytes | meta
 
-import { FRAME_PAGES, MAX_GANG_PAGES, MAX_VMS, PAGE_BYTES } from '../../bindings/abi.js';
+import { FRAME_PAGES, MAX_FRAME_BYTES, MAX_GANG_PAGES, MAX_VMS, PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
-import { MAX_FRAME_BYTES, MAX_REPLICAS, PROTOCOL_VERSION } from '../wire/messages.js';
+import { MAX_REPLICAS, PROTOCOL_VERSION } from '../wire/messages.js';
 import { type FrameRecord, RecordReader, RecordWriter } from '../wire/records.js';
 import type { NodeRef } from './keeper.js';
 
@@ -25,7 +25,7 @@ export const MANIFEST_ID = 2 ** 48;
 /** The first block of records. */
 export const RECORDS_ID = 2 ** 49;
 /** Bytes of an index block's body, at most: with its seal it is no longer than a frame may be. */
-export const MAX_BODY_BYTES = MAX_FRAME_BYTES - 64;
+export const MAX_BODY_BYTES = MAX_FRAME_BYTES;
 /** Nodes that one block of records can name. */
 export const MAX_BLOCK_NODES = 256;
 /** The manifest is at most as long as IMAGES. */
