@@ -85,11 +85,11 @@ async function lookUp(
   });
 }
 
-/** Its id. @throws {AbdmError} USAGE unless there is exactly one with this name. */
+/** Its id. @throws {AbdmError} USAGE unless there is exactly one with this name; PEER_UNREACHABLE if one may be where nobody answered. */
 function theMigration(name: string, holders: readonly Holder[], unreached: readonly AbdmError[]): string {
   const ids = [...new Set(holders.map(({ migration }) => migration.migration))];
   if (ids.length === 1) return ids[0]!;
   if (ids.length > 1) throw new AbdmError('USAGE', `${ids.length} migrations have a VM ${name}: ${ids.join(', ')}`);
-  const but = unreached.map(({ message }) => `; ${message}`).join('');
-  throw new AbdmError('USAGE', `no node knows a VM ${name}${but}`);
+  const why = unreached.map(({ message }) => `; ${message}`).join('');
+  throw new AbdmError(why ? 'PEER_UNREACHABLE' : 'USAGE', `no node knows a VM ${name}${why}`);
 }
