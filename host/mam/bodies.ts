@@ -4,7 +4,7 @@
 import { MAX_VMS } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { parseAddress } from '../wire/address.js';
-import { decodeJson, type JsonObject, need } from '../wire/json.js';
+import { decodeJson, type JsonObject, need, printable } from '../wire/json.js';
 import { MAX_CHAIN, MAX_REPLICAS } from '../wire/messages.js';
 import type { NodeRef } from './keeper.js';
 
@@ -101,7 +101,7 @@ export function decodeFound(body: Uint8Array): FoundMigration[] {
 
 export function decodeClaim(body: Uint8Array): { token: string; by: string; release: boolean } {
   const json = decodeJson(body, 'CLAIM');
-  const by = need.string(json, 'by', 'CLAIM', MAX_CLAIMANT_CHARS);
+  const by = printable(need.string(json, 'by', 'CLAIM', MAX_CLAIMANT_CHARS));
   const release = optional(json, 'release', () => need.boolean(json, 'release', 'CLAIM')) ?? false;
   return { token: needHex(json, 'token', 'CLAIM'), by, release };
 }

@@ -253,8 +253,8 @@ export class MamNode implements FrameKeeper, NodeRef {
   }
 
   /** The migration stays for so long after its last connection. */
-  lease(leaseMs: number): Promise<{ expiresInMs: number }> {
-    return this.#ask(MessageType.LEASE, encodeJson({ leaseMs }), MessageType.LEASED, decodeLeased);
+  lease(leaseMs: number, deadlineMs?: number): Promise<{ expiresInMs: number }> {
+    return this.#ask(MessageType.LEASE, encodeJson({ leaseMs }), MessageType.LEASED, decodeLeased, { deadlineMs });
   }
 
   /** Whether it answers within this. */
@@ -263,12 +263,9 @@ export class MamNode implements FrameKeeper, NodeRef {
     return pong.catch(() => false);
   }
 
-  async drop(): Promise<{ frames: number; bytes: number }> {
+  async drop(deadlineMs?: number): Promise<{ frames: number; bytes: number }> {
     try {
-      return await this.#ask(MessageType.DROP, undefined, MessageType.DROPPED, (body) => {
-        const dropped = decodeJson(body, 'DROPPED');
-        return { frames: need.integer(dropped, 'frames', 'DROPPED'), bytes: need.integer(dropped, 'bytes', 'DROPPED') };
-      });
+      return await this.#ask(MessageType.DROP, undefined, MessageType.DROPPED, decodeDropped, { deadlineMs });
     } catch (error) {
       // It was dropped already, as we find when a connection that broke is made again.
       if (peerCode(error) === 'CANCELLED') return { frames: 0, bytes: 0 };
@@ -620,6 +617,11 @@ export function isSurelyGone(error: unknown): boolean {
 export function peerCode(error: unknown): string | null {
   const cause = error instanceof Error ? error.cause : undefined;
   return typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : null;
+}
+
+function decodeDropped(body: Uint8Array): { frames: number; bytes: number } {
+  const dropped = decodeJson(body, 'DROPPED');
+  return { frames: need.integer(dropped, 'frames', 'DROPPED'), bytes: need.integer(dropped, 'bytes', 'DROPPED') };
 }
 
 function unasked(address: string, { type, id }: MessageHeader): AbdmError {
