@@ -40,7 +40,7 @@ async function say(...messages: [MessageType, object | Uint8Array][]): Promise<S
     images: [{ name: 'a', open: (bytes) => new FileSink(join(dir, 'out'), bytes) }],
   });
   let answered: () => void = () => {};
-  const channel = await connect(destination.address, {
+  const channel = await connect(destination.address!, {
     onMessage: ({ type }) => {
       if (type === WELCOME || type === READY) answered();
     },
@@ -146,7 +146,7 @@ describe('a source', () => {
       encodeJson({ ...hello, migration: 'x' }),
     ]) {
       const closed = new Promise((resolve) => {
-        void connect(destination.address, { onMessage: () => {}, onClose: resolve }).then((channel) => {
+        void connect(destination.address!, { onMessage: () => {}, onClose: resolve }).then((channel) => {
           channel.send(body.length > 100 ? IMAGES : HELLO, 0, body);
         });
       });
