@@ -3,7 +3,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 import { type AnnouncementCounts, HEARD_ALL_MS, NodeIndex, type NodeInfo } from '../mam/index.js';
 import { DEFAULT_PLACES } from '../mam/places.js';
-import { isSecured, OPEN, type Security } from '../wire/security.js';
+import { OPEN, type Security } from '../wire/security.js';
 import { EXIT, onSignal } from './exit.js';
 import type { Output } from './output.js';
 import { formatBytes } from './sizes.js';
@@ -26,7 +26,6 @@ export interface NodesOptions {
 export async function nodes(output: Output, options: NodesOptions): Promise<number> {
   const { security = OPEN, announcements = DEFAULT_PLACES, watch = false, json = false } = options;
   const index = await NodeIndex.open({ security, announcements });
-  if (!isSecured(security)) output.say('without a key only announcements on loopback are heard');
   let ended = false;
   let stopShowing = () => {};
   try {
@@ -41,7 +40,8 @@ export async function nodes(output: Output, options: NodesOptions): Promise<numb
     });
     const found = index.nodes();
     if (!watch) show(output, found);
-    const text = countsText(index.counts);
+    // Where there are no nodes, the error says it.
+    const text = found.length > 0 ? countsText(index.counts) : undefined;
     output.event({ type: 'nodes', nodes: found.length, counts: index.counts } as { type: string }, text);
     if (found.length === 0 && !watch && !ended) throw nobody(announcements, index.counts);
     return EXIT.completed;
@@ -57,6 +57,9 @@ function redraw(index: NodeIndex): () => void {
   const draw = () => {
     const found = index.nodes();
     const lines = found.length > 0 ? nodeLines(found) : ['no intermediate announces itself so far'];
+    // The cursor does not go back to what has left the screen.
+    const most = Math.max((process.stderr.rows || 24) - 4, 1);
+    if (lines.length > most) lines.splice(most, Infinity, `... and ${lines.length - most} more`);
     const refused = countsText(index.counts);
     if (refused) lines.push(refused);
     const columns = (process.stderr.columns || 80) - 1;
@@ -92,11 +95,11 @@ function show(output: Output, shown: readonly NodeInfo[]): void {
 export function nodeLines(shown: readonly NodeInfo[]): string[] {
   const rows = shown.map((node) => [
     node.address,
+    stateOf(node),
     `${formatBytes(node.freeBytes)} free of ${formatBytes(node.memoryBytes)}`,
     `load ${node.load.toFixed(2)}`,
     `${node.connections} connections`,
     node.heardMsAgo === null ? 'never heard' : `heard ${(node.heardMsAgo / 1000).toFixed(1)} s ago`,
-    stateOf(node),
   ]);
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]!.length))) ?? [];
   return rows.map((row) =>

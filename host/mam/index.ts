@@ -64,9 +64,11 @@ export class NodeIndex {
   private constructor(table: NodeTable, key: Uint8Array | null) {
     this.#table = table;
     this.#key = key;
-    this.#sweeping = setInterval(() => {
+    const sweep = () => {
       if (table.sweep(performance.now())) this.#changed();
-    }, SWEEP_MS);
+    };
+    // Not before what waits in the sockets was read: after this process was busy or stopped, nobody has been silent but itself.
+    this.#sweeping = setInterval(() => setImmediate(sweep), SWEEP_MS);
     this.#sweeping.unref();
   }
 
@@ -80,6 +82,9 @@ export class NodeIndex {
     }
     for (const address of listed ?? []) parseAddress(address, 1);
     const places = announcements ?? (listed ? [] : DEFAULT_PLACES);
+    if (!listed && places.length === 0) {
+      throw new AbdmError('USAGE', 'no nodes are listed, and nowhere is listened for any: give one or the other');
+    }
     const key = places.length > 0 ? announcementKey(security) : null;
     const index = new NodeIndex(new NodeTable(listed ?? null), key);
     try {

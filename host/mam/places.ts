@@ -64,7 +64,10 @@ export async function listenAt(
 
 /** Says something at every place. Made by {@link sendTo}. */
 export interface Sender {
-  /** Sends to each place what `datagram` makes for it; resolves when all are on their way. Never fails: see `onFailure`. */
+  /**
+   * Sends to each place what `datagram` makes for it, except where the last one has not left yet; resolves when all are on their way. Never fails: see
+   * `onFailure`.
+   */
   say(datagram: () => Uint8Array): Promise<void>;
   close(): void;
 }
@@ -90,9 +93,13 @@ export async function sendTo(
   if (through) socket.setMulticastInterface(through);
 
   const failing = new Set<Place>();
+  // Looking up a name may take longer than the time between two datagrams: they do not pile up.
+  const busy = new Set<Place>();
   const sendOne = (place: Place, datagram: Uint8Array) =>
     new Promise<void>((resolve) => {
+      busy.add(place);
       socket.send(datagram, place.port, place.host, (cause) => {
+        busy.delete(place);
         if (!cause) failing.delete(place);
         else if (!failing.has(place)) {
           failing.add(place);
@@ -104,7 +111,8 @@ export async function sendTo(
     });
   return {
     say: async (datagram) => {
-      await Promise.all(targets.map((place) => sendOne(place, datagram())));
+      const ready = targets.filter((place) => !busy.has(place));
+      await Promise.all(ready.map((place) => sendOne(place, datagram())));
     },
     close: () => socket.close(),
   };

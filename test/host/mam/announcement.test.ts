@@ -89,7 +89,7 @@ describe('an announcement', () => {
     ['an address that would move the cursor', (body) => void body.write('\x1b[2J-1.example:7000', 72)],
     ['an address of port 0', (body) => Buffer.concat([body.subarray(0, 72), Buffer.from('node-1.example:0000')])],
     ['an address that ends behind it', (body) => void body.writeUInt16LE(20, 68)],
-    ['no address', (body) => (body.writeUInt16LE(0, 68), body.subarray(0, 72))],
+    ['no address', (body) => body.fill(0, 68).subarray(0, 72)],
   ])('is malformed with %s, even if its tag fits', (_, change) => {
     expect(
       decodeAnnouncement(

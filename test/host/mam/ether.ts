@@ -17,16 +17,18 @@ export function withKey(fill: number): Security {
   return { clusterKey: new Uint8Array(32).fill(fill), tls: null };
 }
 
+// One start for all: another would be another node.
+const STARTED_MS = Date.now() - 1000;
+
 export const ID = '00112233445566778899aabbccddeeff';
 
 export function announcement(some: Partial<Announcement> = {}): Announcement {
-  const now = Date.now();
   return {
     id: ID,
     address: '127.0.0.1:7001',
     protocol: PROTOCOL_VERSION,
-    startedMs: now - 1000,
-    clockMs: now,
+    startedMs: STARTED_MS,
+    clockMs: Date.now(),
     sequence: 1,
     freeBytes: 5e9,
     memoryBytes: 16e9,
