@@ -111,6 +111,7 @@ export interface EngineExports {
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
    * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed: each by itself
    * if `windowPtr` is 0, otherwise with high ratio and one window across each frame, whose 256 KiB lie there if they have to be copied together.
+   * `naming`: 0 without content ids, 1 with content ids and deduplication, 2 with content ids only.
    */
   divide(
     pagesPtr: number,
@@ -122,7 +123,7 @@ export interface EngineExports {
     outBytes: number,
     acceleration: number,
     tries: number,
-    withIds: number,
+    naming: number,
     windowPtr: number,
   ): number;
 

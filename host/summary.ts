@@ -36,6 +36,8 @@ export interface Summary {
   peakRssBytes: number;
   /** Copies of each frame that were asked for. */
   replicas?: number;
+  /** Times that a block was sent once more: refused, not answered in time, or with a node that is gone. */
+  resent?: number;
   /** The VMs left without a destination, and wait at the nodes. */
   parked?: boolean;
   /** Pages that no node has any more, by VM: ranges of page numbers, first and last. */

@@ -5,7 +5,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { type FrameSlot, Merger } from '../../bindings/merger.js';
-import { Mam } from '../mam/mam.js';
 import { MamNode } from '../mam/node.js';
 import type { ChannelHandler } from '../wire/channel.js';
 import type { RateLimit } from '../wire/rate.js';
@@ -80,8 +79,8 @@ export class Session {
     const images = await Images.open(vms, targets);
     try {
       const merger = await Merger.create({ key, vms, slots: SLOTS });
-      const mam = await Mam.connect(nodes, migration, 'destination');
-      return new Session(migration, announced, images, merger, mam.nodes, limit, onEnd);
+      const reached = await Promise.all(nodes.map((node) => MamNode.connect(node, { migration, role: 'destination' })));
+      return new Session(migration, announced, images, merger, reached, limit, onEnd);
     } catch (error) {
       await images.discard();
       throw error;
