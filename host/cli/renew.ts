@@ -46,7 +46,10 @@ export async function renew(output: Output, name: string, flags: RenewFlags): Pr
   if (renewed > 0) {
     const ends = new Date(Date.now() + soonestMs).toISOString();
     const event = { type: 'renewed', name, migration, nodes: renewed, expiresInMs: soonestMs, ends };
-    output.event(event, `${name} stays at ${renewed} nodes until ${ends}, ${formatMs(soonestMs)} from now`);
+    output.event(
+      event,
+      `${name} stays at ${renewed} node${renewed === 1 ? '' : 's'} until ${ends}, ${formatMs(soonestMs)} from now`,
+    );
   }
   if (unreached.length === 0) return EXIT.completed;
   const text = unreached.map(({ message }) => message).join('; ');
