@@ -169,7 +169,7 @@ export class Destination {
     const isStale = left !== null && left.nodes.length === 0 && left.frames === null;
     if (left) this.#left = left.direct && !isStale ? 'keep' : 'replace';
     const security = this.#security;
-    if (announcements || parked?.intermediates === 'announced') {
+    if (announcements?.length || parked?.intermediates === 'announced') {
       this.#index = await NodeIndex.open({ security, ...(announcements && { announcements }) });
     }
     try {
