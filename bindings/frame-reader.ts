@@ -20,7 +20,7 @@ import {
 } from './abi.js';
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
-import { DECODED, DELTAS, KINDS, NAMES, PLACES, REFERENCES, SLOT_BYTES } from './merge-result.js';
+import { DELTAS, FRAME_ROOM_BYTES, KINDS, NAMES, PLACES, REFERENCES } from './merge-result.js';
 import type { FrameSlot } from './merger.js';
 import { requireInteger } from './options.js';
 import { Slots } from './slots.js';
@@ -43,6 +43,8 @@ export interface ReadFrame {
   page(slot: number): FramePage;
 }
 
+/** A slot holds a frame, then its decoded pages: they are there as long as the slot is held. */
+const SLOT_BYTES = FRAME_ROOM_BYTES + FRAME_PAGES * PAGE_BYTES;
 const ZERO_PAGE: FramePage = { kind: 'zero' };
 
 /** Reads frames one by one. One engine and one memory of its own; keeps nothing of what it has read. */
@@ -85,17 +87,22 @@ export class FrameReader {
     return new FrameReader(engine, new Slots('frame', slotsPtr, SLOT_BYTES, slots));
   }
 
+  /** Slots that `acquire` would still find. */
+  get freeSlots(): number {
+    return this.#slots.free;
+  }
+
   /** Room for one frame. Throws NO_SLOT if all slots are held. */
   acquire(): FrameSlot {
     const slot = this.#slots.take();
-    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + MAX_FRAME_BYTES);
+    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + FRAME_ROOM_BYTES);
     return { bytes, ptr: slot.ptr, release: () => this.#slots.give(slot) };
   }
 
   /** Reads the frame of `bytes` bytes in the slot. Throws FRAME_MALFORMED, FRAME_CHECKSUM, FRAME_TAG, OUT_OF_RANGE or CONTENT_MISMATCH. */
   read(slot: FrameSlot, bytes: number): ReadFrame {
     requireInteger('bytes', bytes, 0, MAX_FRAME_BYTES);
-    const error = this.#engine.exports.merge(slot.ptr, bytes, slot.ptr + DECODED);
+    const error = this.#engine.exports.merge(slot.ptr, bytes, slot.ptr + FRAME_ROOM_BYTES);
     if (error !== 0) throw frameError(error, `a frame of ${bytes} bytes`);
     const view = this.#view;
     const base = view.getFloat64(RESULT_PTR + 16, true);

@@ -1,11 +1,10 @@
-// What the engine says of a frame that it has merged (assembly/merge.ts draws it), and the slots that frames are merged in.
+// What the engine says of a frame that it has merged (assembly/merge.ts draws it), and how much room a frame needs.
 
-import { FRAME_PAGES, MAX_FRAME_BYTES, PAGE_BYTES, RESULT_PTR } from './abi.js';
+import { RESULT_PTR } from './abi.js';
+import { MAX_SEALED_BYTES } from './sealed.js';
 
-/** A slot holds a frame, then its decoded pages. */
-export const SLOT_BYTES = Math.ceil(MAX_FRAME_BYTES / 128) * 128 + FRAME_PAGES * PAGE_BYTES;
-/** Where in a slot the decoded pages begin. */
-export const DECODED = SLOT_BYTES - FRAME_PAGES * PAGE_BYTES;
+/** Room for a frame, sealed or not. */
+export const FRAME_ROOM_BYTES = Math.ceil(MAX_SEALED_BYTES / 128) * 128;
 
 export const PLACES = RESULT_PTR + 64;
 export const DELTAS = RESULT_PTR + 320;

@@ -21,7 +21,7 @@ describe('imports', () => {
     ['bindings'],
     ['host/summary.ts'],
     ['host/wire'],
-    ['host/mam', 'host/image'],
+    ['host/mam', 'host/image', 'host/control'],
     ['host/intermediate', 'host/store'],
     ['host/source', 'host/destination'],
     ['host/index.ts', 'host/cli'],

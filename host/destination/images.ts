@@ -2,13 +2,16 @@
 
 import { AbdmError } from '../../bindings/errors.js';
 import type { PageSink } from '../../bindings/merger.js';
+import type { LeftOver } from '../image/filesink.js';
 import type { ImageSink } from '../image/image.js';
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
   readonly name: string;
+  /** Where a destination notes what it needs to go on after it died; no file: it cannot. */
+  readonly statePath?: string;
   /** Begins the image, once its size is known. */
-  open(bytes: number): ImageSink;
+  open(bytes: number, left?: LeftOver): ImageSink;
 }
 
 export class Images implements PageSink {
@@ -18,6 +21,7 @@ export class Images implements PageSink {
   static async open(
     announced: readonly { name: string; bytes: number }[],
     targets: readonly ImageTarget[],
+    left?: LeftOver,
   ): Promise<Images> {
     const byName = new Map(targets.map((target) => [target.name, target]));
     const names = (list: readonly { name: string }[]) => list.map(({ name }) => name).join(', ');
@@ -27,7 +31,7 @@ export class Images implements PageSink {
     }
     const images = new Images();
     try {
-      for (const { name, bytes } of announced) images.#sinks.push(byName.get(name)!.open(bytes));
+      for (const { name, bytes } of announced) images.#sinks.push(byName.get(name)!.open(bytes, left));
     } catch (error) {
       await images.discard();
       throw error;
@@ -52,6 +56,11 @@ export class Images implements PageSink {
   /** Makes all of them visible. @throws {AbdmError} IMAGE. */
   async commit(): Promise<void> {
     for (const sink of this.#sinks) await sink.commit();
+  }
+
+  /** Lets go of them as they are, where that is possible. */
+  async leave(): Promise<void> {
+    for (const sink of this.#sinks) await (sink.leave?.() ?? sink.discard());
   }
 
   /** Removes what is there so far. */
