@@ -4,9 +4,12 @@ import { Socket, type SocketConstructorOpts } from 'node:net';
 import { AbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
 import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
+import type { Security } from './security.js';
 
 /** A channel's options, and how long connecting may take. */
 export interface ConnectOptions extends ChannelOptions {
+  /** How the connection is made private. */
+  readonly security?: Security;
   /** The connection must stand within this. Default 5 s. */
   readonly timeoutMs?: number;
 }
