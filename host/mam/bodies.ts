@@ -135,7 +135,8 @@ function decodeVoted(json: JsonObject, what: string) {
   };
 }
 
-function decodeNodeRef(item: unknown, what: string): NodeRef {
+/** @throws {AbdmError} PROTOCOL. */
+export function decodeNodeRef(item: unknown, what: string): NodeRef {
   const json = need.isObject(item, what, 'nodes');
   const address = need.string(json, 'address', what, 300);
   try {
