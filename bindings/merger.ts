@@ -153,7 +153,14 @@ export class Merger {
     engine.exports.setKey(pagePtr);
     engine.memory.fill(0, pagePtr, pagePtr + KEY_BYTES);
     engine.exports.mapInit(newestPtr, mergedPtr);
-    return new Merger(engine, vms, new Slots('frame', slotsPtr, FRAME_ROOM_BYTES, slots), pagePtr, decodedPtr, mergedPtr);
+    return new Merger(
+      engine,
+      vms,
+      new Slots('frame', slotsPtr, FRAME_ROOM_BYTES, slots),
+      pagePtr,
+      decodedPtr,
+      mergedPtr,
+    );
   }
 
   /** Slots that `acquire` would still find. */
