@@ -320,6 +320,24 @@ describe('a listener with a key', () => {
   });
 });
 
+it('no session is resumed: a certificate is looked at each time', async () => {
+  const { listener } = await secured(CERTIFIED);
+  const { tls } = CERTIFIED;
+  const reused: boolean[] = [];
+  let session: Buffer | undefined;
+  for (let i = 0; i < 2; i++) {
+    const socket = tlsConnect({ ...listener.address, ...tls!, session, checkServerIdentity: () => undefined });
+    const offered = new Promise<Buffer>((resolve) => socket.once('session', resolve));
+    await once(socket, 'secureConnect');
+    reused.push(socket.isSessionReused());
+    socket.write(message(HELLO, 0, encodeJson({})));
+    if (i === 0) session = await offered;
+    socket.destroy();
+  }
+  expect(session?.byteLength).toBeGreaterThan(0);
+  expect(reused).toEqual([false, false]);
+});
+
 it('without a key nobody is listened to or spoken to but on this machine', async () => {
   for (const address of ['0.0.0.0:0', '[::]:0', '10.0.0.1:7000', 'node7:7000']) {
     await expect(listen(address, () => new Probe())).rejects.toMatchObject({
