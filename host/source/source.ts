@@ -55,6 +55,8 @@ export interface EjectOptions {
 }
 
 const ANSWER_MS = 30_000;
+/** A destination that does not confirm the exit within this is not waited for, where there are nodes. */
+const CONFIRM_MS = 3_000;
 /** Frames that are complete stay so long at nodes that nobody is connected to. */
 const LEASE_MS = 600_000;
 /** How long a destination is given to hear why the migration is over, before the nodes forget the frames. */
@@ -226,22 +228,34 @@ export class Ejection {
 
     this.#phase = 'dividing';
     for (const [vm, { image }] of vms.entries()) await this.#divideImage(vm, image);
-    await scatter.finish(this.#abort.signal, () => {
-      this.#committed = true;
-    });
-    this.#exitTimeMs = this.#elapsedMs();
+    if (!this.#direct) this.#link?.waitNoLonger();
+    await this.#finish();
     await this.#confirm();
   }
 
-  /** The destination is told that this was all. Where there are nodes it need not be there to hear it: it will find everything there. */
+  /** Until everything is where it should be: the exit. */
+  async #finish(): Promise<void> {
+    await this.#scatter!.finish(this.#abort.signal, () => {
+      this.#committed = true;
+    });
+    this.#exitTimeMs = this.#elapsedMs();
+  }
+
+  /**
+   * The destination is told that this was all. Where there are nodes it need not be there to hear it, for it will find everything there; but then what only
+   * it has goes there too.
+   */
   async #confirm(): Promise<void> {
     if (!this.#link) return;
-    const confirmed = this.#answered(
-      this.#link.divided(this.#scatter!.ledger.size),
-      'confirm that it knows where the frames are',
-    );
-    if (this.#direct) return confirmed;
-    await confirmed.catch(() => this.#abort.signal.throwIfAborted());
+    const told = this.#link.divided(this.#scatter!.ledger.size);
+    const what = 'confirm that it knows where the frames are';
+    if (this.#direct) return this.#answered(told, what);
+    try {
+      await this.#answered(told, what, CONFIRM_MS);
+    } catch {
+      this.#abort.signal.throwIfAborted();
+      if (this.#scatter!.loseDestination()) await this.#finish();
+    }
   }
 
   async #divideImage(vm: number, image: ImageSource): Promise<void> {
@@ -300,8 +314,8 @@ export class Ejection {
   }
 
   /** The destination's answer; or why it is not waited for any longer. */
-  async #answered(answer: Promise<void>, what: string): Promise<void> {
-    const { to, answerMs = ANSWER_MS } = this.#options;
+  async #answered(answer: Promise<void>, what: string, answerMs = this.#options.answerMs ?? ANSWER_MS): Promise<void> {
+    const { to } = this.#options;
     const { signal } = this.#abort;
     // Nobody may be left to hear of it.
     answer.catch(() => {});
