@@ -8,6 +8,7 @@
 //   the destination gives up, or the operator          aborted
 //   no node has room, for 10 s                         aborted: NO_ROOM
 //   the image cannot be read                           aborted: IMAGE
+//   any of these when the nodes know already           paused-recoverable: the destination may go on without us, so nothing is taken away
 // Aborted means: the destination is told why, the nodes are told to forget the frames, and the VM stays here, as it was.
 //
 // With no nodes (direct) everything goes straight to the destination, and whatever happens to it aborts the migration.
@@ -78,6 +79,8 @@ export class Ejection {
   #exitTimeMs: number | null = null;
   /** Others may have taken over: there is no way back by ourselves. */
   #committed = false;
+  /** The destination has said that it will not run it. */
+  #givenUp = false;
   #index: NodeIndex | null = null;
   #scatter: Scatter | null = null;
   #framer!: Framer;
@@ -149,6 +152,8 @@ export class Ejection {
       // What broke first is the reason; what follows from it is not.
       const error = this.#abort.signal.aborted ? (this.#abort.signal.reason as AbdmError) : asAbdmError(cause);
       this.#fail(error);
+      // Somebody else may be about to run it: nothing is taken away, and nobody here may.
+      if (this.#isInDoubt) return this.#summary(error);
       // The destination first: it would find frames missing otherwise, and take that for the reason.
       await Promise.race([this.#link?.fail(error), sleep(FAIL_MS)]);
       await this.#scatter?.drop();
@@ -219,7 +224,10 @@ export class Ejection {
         kept: () => (this.#direct ? [] : scatter.ledger.kept()),
         onReady: () => scatter.addDestination(to),
         onForgotten: () => scatter.loseDestination(),
-        onOver: (error) => this.#fail(error),
+        onOver: (error) => {
+          this.#givenUp = true;
+          this.#fail(error);
+        },
       });
       await this.#link.connect();
     }
@@ -333,6 +341,11 @@ export class Ejection {
     }
   }
 
+  /** The nodes were told that all of it is there, and then it broke. */
+  get #isInDoubt(): boolean {
+    return this.#committed && !this.#givenUp;
+  }
+
   #wake(): void {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
@@ -351,7 +364,7 @@ export class Ejection {
     return {
       type: 'summary',
       role: 'source',
-      outcome: error ? 'aborted' : 'completed',
+      outcome: error ? (this.#isInDoubt ? 'paused-recoverable' : 'aborted') : 'completed',
       reason: reasonOf(error),
       mode: 'stop',
       direct: this.#direct,
