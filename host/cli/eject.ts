@@ -61,13 +61,17 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
       ...(announcements && { announcements }),
       ...(rate !== undefined && { rateBytesPerS: rate }),
     });
-    cancel = (signal) => ejection.cancel(`cancelled by ${signal}`);
+    cancel = (signal) => {
+      if (!ejection.cancel(`cancelled by ${signal}`)) output.notice(tooLate(names));
+    };
     const meter = new Meter(() => ejection.status());
     control = await openControl(output, {
       role: 'eject',
       names,
       status: () => meter.read(),
-      cancel: (reason) => ejection.cancel(reason),
+      cancel: (reason) => {
+        if (!ejection.cancel(reason)) throw new AbdmError('USAGE', tooLate(names));
+      },
       setRate: (bytesPerS) => ejection.setRate(bytesPerS),
     });
     output.live('eject', meter);
@@ -90,6 +94,10 @@ function checkFlags({ to, park, direct, intermediates, lease, vmKey }: EjectFlag
   if (!park && (lease ?? vmKey) !== undefined) throw wrong('--lease and --vm-key are for --park');
   if (direct && park) throw wrong('--direct needs a destination: it cannot go with --park');
   if (direct && intermediates) throw wrong('--direct goes without nodes: it cannot go with --intermediates');
+}
+
+function tooLate(names: readonly string[]): string {
+  return `${names.join(', ')}: past the exit: somebody else may have the VM already, so it cannot be cancelled any more`;
 }
 
 function sayHowToGetBack(output: Output, images: readonly string[], keyPath: string, leaseMs: number): void {

@@ -11,7 +11,12 @@ export function generateKey(): string {
 }
 
 /** @throws {AbdmError} USAGE if a file cannot be read, or is not what it should be. */
-export function loadSecurity(files: { keyFile?: string; tlsCert?: string; tlsKey?: string; tlsCa?: string }): Security {
+export function loadSecurity(files: {
+  keyFile?: string;
+  tlsCert?: string;
+  tlsKey?: string;
+  tlsCa?: string;
+}): Security & { warnings: readonly string[] } {
   const read = (path: string) => {
     try {
       return readFileSync(path, 'utf8');
@@ -25,5 +30,6 @@ export function loadSecurity(files: { keyFile?: string; tlsCert?: string; tlsKey
   const tls = [tlsCert, tlsKey, tlsCa];
   if (tls.some(Boolean) && !tls.every(Boolean)) throw new AbdmError('USAGE', 'certificates need all of their files');
   const [cert, key, ca] = tls.every(Boolean) ? tls.map((path) => read(path!)) : [];
-  return { clusterKey: hex === null ? null : Buffer.from(hex, 'hex'), tls: cert ? { cert, key: key!, ca: ca! } : null };
+  const clusterKey = hex === null ? null : Buffer.from(hex, 'hex');
+  return { clusterKey, tls: cert ? { cert, key: key!, ca: ca! } : null, warnings: [] };
 }

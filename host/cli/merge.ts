@@ -81,5 +81,5 @@ function target(spec: ImageSpec): ImageTarget {
 }
 
 function tooLate(names: readonly string[]): string {
-  return `${names.join(', ')}: the source has left, and this is the only copy: cancelling would lose it`;
+  return `${names.join(', ')}: past the exit: the source has left, and only this destination has what brings the VM back`;
 }

@@ -46,7 +46,10 @@ export async function renew(output: Output, name: string, flags: RenewFlags): Pr
   if (renewed > 0) {
     const ends = new Date(Date.now() + soonestMs).toISOString();
     const event = { type: 'renewed', name, migration, nodes: renewed, expiresInMs: soonestMs, ends };
-    output.event(event, `${name} stays at ${renewed} nodes until ${ends}, ${formatMs(soonestMs)} from now`);
+    output.event(
+      event,
+      `${name} stays at ${renewed} node${renewed === 1 ? '' : 's'} until ${ends}, ${formatMs(soonestMs)} from now`,
+    );
   }
   if (unreached.length === 0) return EXIT.completed;
   const text = unreached.map(({ message }) => message).join('; ');
@@ -85,11 +88,11 @@ async function lookUp(
   });
 }
 
-/** Its id. @throws {AbdmError} USAGE unless there is exactly one with this name. */
+/** Its id. @throws {AbdmError} USAGE unless there is exactly one with this name; PEER_UNREACHABLE if one may be where nobody answered. */
 function theMigration(name: string, holders: readonly Holder[], unreached: readonly AbdmError[]): string {
   const ids = [...new Set(holders.map(({ migration }) => migration.migration))];
   if (ids.length === 1) return ids[0]!;
   if (ids.length > 1) throw new AbdmError('USAGE', `${ids.length} migrations have a VM ${name}: ${ids.join(', ')}`);
-  const but = unreached.map(({ message }) => `; ${message}`).join('');
-  throw new AbdmError('USAGE', `no node knows a VM ${name}${but}`);
+  const why = unreached.map(({ message }) => `; ${message}`).join('');
+  throw new AbdmError(why ? 'PEER_UNREACHABLE' : 'USAGE', `no node knows a VM ${name}${why}`);
 }

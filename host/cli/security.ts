@@ -17,12 +17,13 @@ export interface ClusterFlags {
 
 /** Reads the files, and says what follows from having none. @throws {AbdmError} USAGE if one is wrong or missing. */
 export function openSecurity(output: Output, { key, tlsCert, tlsKey, tlsCa }: ClusterFlags): Security {
-  const security = loadSecurity({
+  const { warnings, ...security } = loadSecurity({
     ...(key !== undefined && { keyFile: key }),
     ...(tlsCert !== undefined && { tlsCert }),
     ...(tlsKey !== undefined && { tlsKey }),
     ...(tlsCa !== undefined && { tlsCa }),
   });
+  for (const warning of warnings) output.notice(warning);
   if (!isSecured(security)) {
     output.notice('no --key and no certificates: everything stays on this host, on loopback (abdm keygen makes a key)');
   }

@@ -169,8 +169,11 @@ export class Destination {
     const isStale = left !== null && left.nodes.length === 0 && left.frames === null;
     if (left) this.#left = left.direct && !isStale ? 'keep' : 'replace';
     const security = this.#security;
-    if (announcements?.length || parked?.intermediates === 'announced') {
+    if (parked?.intermediates === 'announced') {
       this.#index = await NodeIndex.open({ security, ...(announcements && { announcements }) });
+    } else if (announcements && announcements.length > 0) {
+      // Others may have what is missing: a help, and no need.
+      this.#index = await NodeIndex.open({ security, announcements }).catch(() => null);
     }
     try {
       const migration = left && !isStale ? left.migration : '';

@@ -158,11 +158,11 @@ describe('abdm cancel', () => {
     expect(await destination.done).toMatchObject({ code: 2, summary: { reason: { code: 'CANCELLED' } } });
   });
 
-  test('is refused past the exit: the destination has the only copy, and goes on', async () => {
+  test('is refused past the exit: the source has left, and the destination goes on', async () => {
     const destination = await slowMerge('2MB');
     await destination.event(({ type, doneBytes }) => type === 'progress' && doneBytes > 1e6);
     const refused = await shown('cancel', 'a');
-    expect(refused).toMatchObject({ code: 1, text: expect.stringContaining('only copy') });
+    expect(refused).toMatchObject({ code: 1, text: expect.stringContaining('past the exit') });
     expect((await new Abdm(['rate', 'a', 'off']).done).code).toBe(0);
     expect((await destination.done).code).toBe(0);
     expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
