@@ -52,6 +52,10 @@ export async function takeParked(options: ParkedOptions): Promise<Parked> {
     await Promise.allSettled(options.addresses().map((address) => holders.at(address)));
     const manifest = await openManifest(holders, vmKey, names);
     const token = await claimFor(names, voters);
+    if (options.signal.aborted) {
+      await Promise.allSettled(voters.map((voter) => voter.release(token, claimant())));
+      throw options.signal.reason;
+    }
     return { found, manifest, token, nodes: [...holders].map(({ address, id }) => ({ address, id })) };
   } finally {
     holders.end();
