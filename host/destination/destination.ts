@@ -91,6 +91,8 @@ export class Destination {
   #startedAt = performance.now();
   #totalMs: number | null = null;
   #seeking = false;
+  /** Somebody else has claimed the VM that was ours. */
+  #isElsewhere = false;
   readonly #timers: NodeJS.Timeout[] = [];
   /** Aborted when it is over, with why. */
   readonly #over = new AbortController();
@@ -127,7 +129,7 @@ export class Destination {
 
   /** The source has left: the VM's state is here and at the nodes, and nowhere else. */
   get handedOver(): boolean {
-    return this.#state !== null && this.#state.frames !== null;
+    return this.#state !== null && this.#state.frames !== null && !this.#isElsewhere;
   }
 
   /** How far it has come. */
@@ -212,7 +214,6 @@ export class Destination {
       intermediates === 'announced' ? this.#index!.nodes().map(({ address }) => address) : intermediates;
     const { signal } = this.#over;
     const taken = await takeParked({ names, vmKey, security: this.#security, addresses, signal });
-    if (signal.aborted) return;
     const { found, key, manifest, token, nodes } = taken;
     this.#replicas = manifest.replicas;
     const { migration, frames } = found;
@@ -437,11 +438,12 @@ export class Destination {
     }
     // The source first: it would have frames refused otherwise, and take that for the reason.
     await this.#control?.end(error);
-    const isOurs = error?.code !== 'CLAIMED';
+    this.#isElsewhere = error?.code === 'CLAIMED';
+    const isOurs = !this.#isElsewhere;
     // Nobody else has what was merged.
-    if (this.handedOver && error && isOurs && (session?.mergedBytes ?? 0) > 0) await session!.leave();
+    if (this.handedOver && error && (session?.mergedBytes ?? 0) > 0) await session!.leave();
     else if (error) await session?.discard();
-    if (ending.how === 'failed' && this.handedOver && isOurs) leaveState(this.#statePaths);
+    if (ending.how === 'failed' && this.handedOver) leaveState(this.#statePaths);
     else if (session) removeState(this.#statePaths);
     await session?.close(isOurs);
     return error ? 'aborted' : 'completed';

@@ -138,10 +138,13 @@ export class Courier {
       // Without nodes there is nobody else.
       if (replicas === 0) return destination.up ? 'busy' : 'none';
     }
-    const chain = this.#mam.choose(key, bytes, avoid);
-    if (chain !== 'none' || avoid.size === 0) return chain;
-    avoid.clear();
-    return this.#mam.choose(key, bytes, avoid);
+    let chain = this.#mam.choose(key, bytes, avoid);
+    if (chain === 'none' && avoid.size > 0) {
+      avoid.clear();
+      chain = this.#mam.choose(key, bytes, avoid);
+    }
+    // A destination that takes frames will take this one, sooner or later.
+    return chain === 'none' && forDestination && destination?.up ? 'busy' : chain;
   }
 
   #lookForLate(): void {
@@ -214,6 +217,8 @@ export class Courier {
   }
 
   #onRefused(parcel: Parcel, chain: Chain, { code, message, node }: { code: string; message: string; node: string }) {
+    // It keeps an earlier making of a frame that was counted as lost with it: as good as this one, and the first one stays.
+    if (code === 'PROTOCOL' && chain.length === 1) return this.#onStored(parcel, chain, [], 0);
     const culprit = chain.find(({ address }) => address === node) ?? chain[0]!;
     if (code === 'NO_ROOM') return culprit.full();
     parcel.avoid.add(culprit);

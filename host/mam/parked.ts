@@ -56,6 +56,10 @@ export async function takeParked(options: ParkedOptions): Promise<Parked> {
     const key = migrationSecret(vmKey, found.migration);
     const manifest = await openManifest(await CatalogReader.create(key), holders, names);
     const token = await claimFor(names, voters);
+    if (options.signal.aborted) {
+      await Promise.allSettled(voters.map((voter) => voter.release(token, claimant())));
+      throw options.signal.reason;
+    }
     return { found, key, manifest, token, nodes: [...holders].map(({ address, id }) => ({ address, id })) };
   } finally {
     holders.end();

@@ -112,10 +112,12 @@ export class Scatter {
     this.#mam.addDestination(address, this.#dial('frames', silentMs));
   }
 
-  /** The destination is gone, with all that only it had. */
-  loseDestination(): void {
+  /** The destination is gone, with all that only it had. Returns whether it had anything. */
+  loseDestination(): boolean {
     this.#mam.removeDestination();
-    this.#lose(this.ledger.lose((holders) => holders === 'destination'));
+    const lost = this.ledger.lose((holders) => holders === 'destination');
+    this.#lose(lost);
+    return lost.length > 0;
   }
 
   /** Gives a frame to R nodes, or to the destination. It is released when they have it. */

@@ -44,6 +44,8 @@ export class DestinationLink {
   #linked = false;
   #id: string | null = null;
   #away: NodeJS.Timeout | undefined;
+  /** How long a destination may be away. */
+  #awayMs = AWAY_MS;
   #bytesOut = 0;
   #ended = false;
 
@@ -62,6 +64,12 @@ export class DestinationLink {
   /** Tells where a frame is, if somebody listens. */
   record(frame: Kept): void {
     if (this.#linked) this.#control!.record(frame);
+  }
+
+  /** The exit is near: what only a destination has that is away, or goes away from now on, is counted as lost at once. */
+  waitNoLonger(): void {
+    this.#awayMs = 0;
+    if (!this.#linked) this.#options.onForgotten();
   }
 
   /** That was all. @throws {AbdmError} if the destination cannot be told, or ends it. */
@@ -124,7 +132,7 @@ export class DestinationLink {
     if (this.#ended) return;
     if (isFinal(error) || this.#options.once) return this.#over(error);
     if (!opened) return;
-    this.#away = setTimeout(() => this.#options.onForgotten(), AWAY_MS);
+    this.#away = setTimeout(() => this.#options.onForgotten(), this.#awayMs);
     void this.#reconnect();
   }
 

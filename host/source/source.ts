@@ -8,6 +8,7 @@
 //   the destination gives up, or the operator          aborted
 //   no node has room, for 10 s                         aborted: NO_ROOM
 //   the image cannot be read                           aborted: IMAGE
+//   any of these when the nodes know already           paused-recoverable: the destination may go on without us, so nothing is taken away
 // Aborted means: the destination is told why, the nodes are told to forget the frames, and the VM stays here, as it was.
 //
 // With no nodes (direct) everything goes straight to the destination, and whatever happens to it aborts the migration.
@@ -56,6 +57,8 @@ export interface EjectOptions {
 }
 
 const ANSWER_MS = 30_000;
+/** A destination that does not confirm the exit within this is not waited for, where there are nodes. */
+const CONFIRM_MS = 3_000;
 /** Frames that are complete stay so long at nodes that nobody is connected to. */
 const LEASE_MS = 600_000;
 /** How long a destination is given to hear why the migration is over, before the nodes forget the frames. */
@@ -77,6 +80,8 @@ export class Ejection {
   #exitTimeMs: number | null = null;
   /** Others may have taken over: there is no way back by ourselves. */
   #committed = false;
+  /** The destination has said that it will not run it. */
+  #givenUp = false;
   #index: NodeIndex | null = null;
   #scatter: Scatter | null = null;
   #framer!: Framer;
@@ -148,6 +153,8 @@ export class Ejection {
       // What broke first is the reason; what follows from it is not.
       const error = this.#abort.signal.aborted ? (this.#abort.signal.reason as AbdmError) : asAbdmError(cause);
       this.#fail(error);
+      // Somebody else may be about to run it: nothing is taken away, and nobody here may.
+      if (this.#isInDoubt) return this.#summary(error);
       // The destination first: it would find frames missing otherwise, and take that for the reason.
       await Promise.race([this.#link?.fail(error), sleep(FAIL_MS)]);
       await this.#scatter?.drop();
@@ -218,7 +225,10 @@ export class Ejection {
         kept: () => (this.#direct ? [] : scatter.ledger.kept()),
         onReady: () => scatter.addDestination(to),
         onForgotten: () => scatter.loseDestination(),
-        onOver: (error) => this.#fail(error),
+        onOver: (error) => {
+          this.#givenUp = true;
+          this.#fail(error);
+        },
       });
       await this.#link.connect();
     }
@@ -227,22 +237,34 @@ export class Ejection {
 
     this.#phase = 'dividing';
     for (const [vm, { image }] of vms.entries()) await this.#divideImage(vm, image);
-    await scatter.finish(this.#abort.signal, () => {
-      this.#committed = true;
-    });
-    this.#exitTimeMs = this.#elapsedMs();
+    if (!this.#direct) this.#link?.waitNoLonger();
+    await this.#finish();
     await this.#confirm();
   }
 
-  /** The destination is told that this was all. Where there are nodes it need not be there to hear it: it will find everything there. */
+  /** Until everything is where it should be: the exit. */
+  async #finish(): Promise<void> {
+    await this.#scatter!.finish(this.#abort.signal, () => {
+      this.#committed = true;
+    });
+    this.#exitTimeMs = this.#elapsedMs();
+  }
+
+  /**
+   * The destination is told that this was all. Where there are nodes it need not be there to hear it, for it will find everything there; but then what only
+   * it has goes there too.
+   */
   async #confirm(): Promise<void> {
     if (!this.#link) return;
-    const confirmed = this.#answered(
-      this.#link.divided(this.#scatter!.ledger.size),
-      'confirm that it knows where the frames are',
-    );
-    if (this.#direct) return confirmed;
-    await confirmed.catch(() => this.#abort.signal.throwIfAborted());
+    const told = this.#link.divided(this.#scatter!.ledger.size);
+    const what = 'confirm that it knows where the frames are';
+    if (this.#direct) return this.#answered(told, what);
+    try {
+      await this.#answered(told, what, CONFIRM_MS);
+    } catch {
+      this.#abort.signal.throwIfAborted();
+      if (this.#scatter!.loseDestination()) await this.#finish();
+    }
   }
 
   async #divideImage(vm: number, image: ImageSource): Promise<void> {
@@ -301,8 +323,8 @@ export class Ejection {
   }
 
   /** The destination's answer; or why it is not waited for any longer. */
-  async #answered(answer: Promise<void>, what: string): Promise<void> {
-    const { to, answerMs = ANSWER_MS } = this.#options;
+  async #answered(answer: Promise<void>, what: string, answerMs = this.#options.answerMs ?? ANSWER_MS): Promise<void> {
+    const { to } = this.#options;
     const { signal } = this.#abort;
     // Nobody may be left to hear of it.
     answer.catch(() => {});
@@ -318,6 +340,11 @@ export class Ejection {
     } finally {
       given.abort();
     }
+  }
+
+  /** The nodes were told that all of it is there, and then it broke. */
+  get #isInDoubt(): boolean {
+    return this.#committed && !this.#givenUp;
   }
 
   #wake(): void {
@@ -338,7 +365,7 @@ export class Ejection {
     return {
       type: 'summary',
       role: 'source',
-      outcome: error ? 'aborted' : 'completed',
+      outcome: error ? (this.#isInDoubt ? 'paused-recoverable' : 'aborted') : 'completed',
       reason: reasonOf(error),
       mode: 'stop',
       direct: this.#direct,
