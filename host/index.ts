@@ -61,7 +61,6 @@ export {
 export { type ConnectOptions, connect } from './wire/connect.js';
 export { type Accept, Listener, type ListenOptions, listen } from './wire/listen.js';
 export { type MessageHeader, MessageType, PROTOCOL_VERSION } from './wire/messages.js';
-export { OPEN, type Security } from './wire/security.js';
 
 // Who may speak to whom (docs/security.md): given to every role, and to `connect` and `listen`.
 
