@@ -26,7 +26,7 @@ export type { Status, Summary, VmSummary } from './summary.js';
 // appears under its name when it is whole; a ProcessSource stops its process (Linux).
 
 export { FileSource } from './image/file.js';
-export { FileSink } from './image/filesink.js';
+export { FileSink, type LeftOver } from './image/filesink.js';
 export { hashImage } from './image/hash.js';
 export type { ImageSink, ImageSource, Region } from './image/image.js';
 export { type ImageSpec, openSource, parseImage, sinkOpener } from './image/parse.js';
