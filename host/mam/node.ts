@@ -262,6 +262,12 @@ export class MamNode implements FrameKeeper, NodeRef {
     this.#channel?.end();
   }
 
+  /** Ends the connection at once: what is on its way is given up. */
+  abandon(): void {
+    this.#ended = true;
+    this.#channel?.destroy();
+  }
+
   /** A connection that stands, up to WELCOME. */
   async #open(timeoutMs: number): Promise<void> {
     const { role, migration, security } = this.#options;
