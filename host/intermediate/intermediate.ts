@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { createFrameChecker } from '../../bindings/check.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { formatAddress } from '../wire/address.js';
-import type { ChannelOptions } from '../wire/channel.js';
+import type { Channel, ChannelOptions } from '../wire/channel.js';
 import { listen } from '../wire/listen.js';
 import { OPEN, type Security } from '../wire/security.js';
 import { Announcer } from './announcer.js';
@@ -88,10 +88,9 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
   const id = randomBytes(16).toString('hex');
   const shared = { own: id, pool, check, security, nodes, orphanMs, claimStaleMs, onEvent };
   const migrations = new Migrations(maxMigrations, shared);
-  const listener = await listen(options.listen, (opened) => new Session(opened, { ...shared, migrations }), {
-    ...channel,
-    maxConnections,
-  });
+  const listening = { ...channel, maxConnections, security };
+  const accept = (opened: Channel) => new Session(opened, { ...shared, migrations });
+  const listener = await listen(options.listen, accept, listening);
   const address = options.announce ?? formatAddress(listener.address);
   const announcing = {
     id,

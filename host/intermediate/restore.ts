@@ -6,6 +6,7 @@
 //
 // Which node takes a missing one's place is decided for each block by rendezvous, so that the work is spread, and whoever does it chooses alike.
 
+import { setImmediate } from 'node:timers/promises';
 import { Placement } from '../../bindings/placement.js';
 import type { NodeRef } from '../mam/keeper.js';
 import type { Chain, Chains } from './chains.js';
@@ -14,6 +15,7 @@ import type { Peers } from './peers.js';
 
 /** Blocks on their way at a time: little enough that those who fetch are served as before. */
 const IN_FLIGHT = 8;
+const LOOK_AT_ONCE = 65_536;
 /** When there was nobody to take a block, it is tried again after this. */
 const AGAIN_MS = 2_000;
 
@@ -81,7 +83,10 @@ export class Restorer {
     const takers = new Takers(this.#options);
     const flying = new Set<Promise<void>>();
     let started = false;
+    let seen = 0;
     for (const [id, chain] of frames.chained) {
+      // Of millions most may be others' work: they must not hold up who fetches.
+      if (++seen % LOOK_AT_ONCE === 0) await setImmediate();
       if (this.#stopped) break;
       if (!this.#isMine(chain)) continue;
       if (!started) {

@@ -135,6 +135,7 @@ function decodeVoted(json: JsonObject, what: string) {
   };
 }
 
+/** @throws {AbdmError} PROTOCOL. */
 export function decodeNodeRef(item: unknown, what: string): NodeRef {
   const json = need.isObject(item, what, 'nodes');
   const address = need.string(json, 'address', what, 300);

@@ -22,18 +22,10 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import type { BodyTarget, Channel } from '../wire/channel.js';
+import type { Channel } from '../wire/channel.js';
 import { connect } from '../wire/connect.js';
-import { decodeJson, encodeJson, need, printable } from '../wire/json.js';
-import {
-  decodeU64s,
-  MAX_CHAIN,
-  MAX_REPLICAS,
-  type MessageHeader,
-  MessageType,
-  messageName,
-  PROTOCOL_VERSION,
-} from '../wire/messages.js';
+import { decodeJson, encodeJson, need } from '../wire/json.js';
+import { decodeU64s, MAX_CHAIN, MAX_REPLICAS, MessageType, PROTOCOL_VERSION } from '../wire/messages.js';
 import type { Security } from '../wire/security.js';
 import {
   type Claimed,
@@ -45,6 +37,7 @@ import {
   type Registration,
 } from './bodies.js';
 import type { FrameKeeper, NodeRef, PutOptions, PutResult } from './keeper.js';
+import { type Question, Requests, unasked } from './requests.js';
 
 /** A node that is asked for something and says nothing for so long is given up. */
 const ANSWER_MS = 60_000;
@@ -76,49 +69,13 @@ export interface Gone {
   readonly surely: boolean;
 }
 
-interface Put {
-  readonly id: number;
-  readonly block: Uint8Array;
-  readonly chain: readonly NodeRef[];
-  /** null when the deadline has passed: an answer is still due, and is counted. */
-  waiting: { resolve(result: PutResult): void; reject(error: AbdmError): void } | null;
-  timer: NodeJS.Timeout | undefined;
-  /** Sockets that still read the block. */
-  writing: number;
-  onFree: (() => void) | undefined;
-}
-
-interface Get {
-  readonly id: number;
-  /** null when the deadline has passed: an answer is still due, and is thrown away. */
-  waiting: { into: Uint8Array; resolve(bytes: number): void; reject(error: AbdmError): void } | null;
-  timer: NodeJS.Timeout | undefined;
-  /** Its body is being received into `into`. */
-  arriving: boolean;
-  /** It stopped in the middle of its body: not to be asked again. */
-  stuck: AbdmError | null;
-}
-
-/** Everything else that is asked: the first of those that wait for such an answer gets it. */
-interface Ask {
-  readonly type: MessageType;
-  readonly id: number;
-  readonly body: Uint8Array | undefined;
-  readonly answer: MessageType;
-  /** null when the deadline has passed. */
-  waiting: { take(body: Uint8Array): void; reject(error: AbdmError): void } | null;
-  timer: NodeJS.Timeout | undefined;
-}
-
 export class MamNode implements FrameKeeper, NodeRef {
   readonly address: string;
   /** 32 hexadecimal digits; empty for a destination, which is no member of chains. */
   id: string;
-  readonly stored = { frames: 0, bytes: 0 };
-  freeBytes = 0;
   memoryBytes = 0;
-  outstandingBytes = 0;
   readonly #options: NodeOptions;
+  readonly #requests: Requests;
   #channel: Channel | null = null;
   #gone: Gone | null = null;
   #ended = false;
@@ -127,11 +84,8 @@ export class MamNode implements FrameKeeper, NodeRef {
   #pastBytesOut = 0;
   /** How often the connection broke since the last answer. */
   #breaks = 0;
-  readonly #puts = new Map<number, Put>();
-  readonly #gets = new Map<number, Get>();
-  #asks: Ask[] = [];
   /** Chains that the node knows on this connection, by the ids of their members. */
-  #chains = new Map<string, number>();
+  readonly #chains = new Map<string, number>();
   /** Runs while an answer is due; each message from the node starts it anew. */
   #deadline: NodeJS.Timeout | undefined;
 
@@ -139,6 +93,19 @@ export class MamNode implements FrameKeeper, NodeRef {
     this.address = address;
     this.id = options.id ?? '';
     this.#options = options;
+    this.#requests = new Requests(address, {
+      isOpen: () => this.open,
+      bytesIn: () => this.bytesIn,
+      put: (id, block, chain, onWritten) => {
+        this.#expectAnswer();
+        this.#channel!.send(MessageType.PUT, id, block, onWritten, chain.length > 0 ? this.#chainNumber(chain) : 0);
+      },
+      send: (type, id, body) => {
+        this.#expectAnswer();
+        this.#channel!.send(type, id, body);
+      },
+      break: (error) => this.#channel?.destroy(error),
+    });
   }
 
   /**
@@ -188,6 +155,19 @@ export class MamNode implements FrameKeeper, NodeRef {
     return this.#gone;
   }
 
+  /** Blocks that it has acknowledged, and their bytes; those of chains count here once. */
+  get stored(): { readonly frames: number; readonly bytes: number } {
+    return this.#requests.stored;
+  }
+
+  get outstandingBytes(): number {
+    return this.#requests.outstandingBytes;
+  }
+
+  get freeBytes(): number {
+    return this.#requests.freeBytes;
+  }
+
   get bytesIn(): number {
     return this.#pastBytesIn + (this.#channel?.bytesIn ?? 0);
   }
@@ -200,72 +180,76 @@ export class MamNode implements FrameKeeper, NodeRef {
    * @param chain all holders in order; this node forwards to the one behind it. If it is not among them it stands before them. Empty: only this one.
    */
   put(id: number, block: Uint8Array, chain: readonly NodeRef[] = [], options: PutOptions = {}): Promise<PutResult> {
-    return new Promise((resolve, reject) => {
-      const refusal = this.#refusal(this.#puts.has(id) ? `has not answered yet to an earlier PUT of ${id}` : null);
-      if (refusal) {
-        options.onFree?.();
-        return reject(refusal);
-      }
-      const { deadlineMs, onFree } = options;
-      const put: Put = { id, block, chain, waiting: { resolve, reject }, timer: undefined, writing: 0, onFree };
-      if (deadlineMs !== undefined) put.timer = setTimeout(() => this.#abandonPut(put, deadlineMs), deadlineMs);
-      this.outstandingBytes += block.byteLength;
-      this.#puts.set(id, put);
-      if (this.open) this.#sendPut(put);
-    });
+    const lost = this.#lost();
+    if (lost === null) return this.#requests.put(id, block, chain, options);
+    options.onFree?.();
+    return Promise.reject(lost);
   }
 
   /** With `deadlineMs`: rejects when nothing at all came from the node for so long. */
   get(id: number, into: Uint8Array, { deadlineMs }: { deadlineMs?: number } = {}): Promise<number> {
-    return new Promise((resolve, reject) => {
-      const earlier = this.#gets.get(id);
-      const refusal = this.#refusal(earlier?.waiting ? `is being asked for ${id} already` : null);
-      if (refusal) return reject(refusal);
-      // An answer that is still due to somebody who has given up serves as well.
-      const get: Get = earlier ?? { id, waiting: null, timer: undefined, arriving: false, stuck: null };
-      get.waiting = { into, resolve, reject };
-      if (deadlineMs !== undefined) this.#watchGet(get, deadlineMs);
-      this.#gets.set(id, get);
-      if (earlier === undefined && this.open) this.#sendGet(get);
-    });
+    const lost = this.#lost();
+    return lost === null ? this.#requests.get(id, into, deadlineMs) : Promise.reject(lost);
   }
 
   list(from: number): Promise<number[]> {
-    return this.#ask(MessageType.LIST, undefined, MessageType.LISTED, (body) => decodeU64s(body, 'LISTED'), {
-      id: from,
-    });
+    const decode = (body: Uint8Array) => decodeU64s(body, 'LISTED');
+    return this.#ask({ type: MessageType.LIST, id: from, answer: MessageType.LISTED, decode });
   }
 
   /** Tells what this migration is, so that others can find and claim it. */
   register(registration: Registration): Promise<{ expiresInMs: number }> {
-    return this.#ask(MessageType.REGISTER, encodeJson(registration), MessageType.LEASED, decodeLeased);
+    const body = encodeJson(registration);
+    return this.#ask({ type: MessageType.REGISTER, body, answer: MessageType.LEASED, decode: decodeLeased });
   }
 
   /** Asks for the migration, for whoever has the token. `by` says who that is, to people. */
   claim(token: string, by: string, deadlineMs?: number): Promise<Claimed> {
-    return this.#ask(MessageType.CLAIM, encodeJson({ token, by }), MessageType.CLAIMED, decodeClaimed, { deadlineMs });
+    const body = encodeJson({ token, by });
+    return this.#ask({
+      type: MessageType.CLAIM,
+      body,
+      answer: MessageType.CLAIMED,
+      decode: decodeClaimed,
+      deadlineMs,
+    });
   }
 
   /** Gives a claim back. */
   release(token: string, by: string, deadlineMs?: number): Promise<Claimed> {
     const body = encodeJson({ token, by, release: true });
-    return this.#ask(MessageType.CLAIM, body, MessageType.CLAIMED, decodeClaimed, { deadlineMs });
+    return this.#ask({
+      type: MessageType.CLAIM,
+      body,
+      answer: MessageType.CLAIMED,
+      decode: decodeClaimed,
+      deadlineMs,
+    });
   }
 
   /** The migration stays for so long after its last connection. */
   lease(leaseMs: number, deadlineMs?: number): Promise<{ expiresInMs: number }> {
-    return this.#ask(MessageType.LEASE, encodeJson({ leaseMs }), MessageType.LEASED, decodeLeased, { deadlineMs });
+    const body = encodeJson({ leaseMs });
+    return this.#ask({
+      type: MessageType.LEASE,
+      body,
+      answer: MessageType.LEASED,
+      decode: decodeLeased,
+      deadlineMs,
+    });
   }
 
   /** Whether it answers within this. */
   ping(timeoutMs: number): Promise<boolean> {
-    const pong = this.#ask(MessageType.PING, undefined, MessageType.PONG, () => true, { deadlineMs: timeoutMs });
+    const answer = MessageType.PONG;
+    const pong = this.#ask({ type: MessageType.PING, answer, decode: () => true, deadlineMs: timeoutMs });
     return pong.catch(() => false);
   }
 
   async drop(deadlineMs?: number): Promise<{ frames: number; bytes: number }> {
     try {
-      return await this.#ask(MessageType.DROP, undefined, MessageType.DROPPED, decodeDropped, { deadlineMs });
+      const answer = MessageType.DROPPED;
+      return await this.#ask({ type: MessageType.DROP, answer, decode: decodeDropped, deadlineMs });
     } catch (error) {
       // It was dropped already, as we find when a connection that broke is made again.
       if (peerCode(error) === 'CANCELLED') return { frames: 0, bytes: 0 };
@@ -276,6 +260,12 @@ export class MamNode implements FrameKeeper, NodeRef {
   end(): void {
     this.#ended = true;
     this.#channel?.end();
+  }
+
+  /** Ends the connection at once: what is on its way is given up. */
+  abandon(): void {
+    this.#ended = true;
+    this.#channel?.destroy();
   }
 
   /** A connection that stands, up to WELCOME. */
@@ -290,9 +280,18 @@ export class MamNode implements FrameKeeper, NodeRef {
     const channel = await connect(
       this.address,
       {
-        bodyTarget: (header) => this.#bodyTarget(header),
+        bodyTarget: (header) => {
+          const target = this.#requests.bodyTarget(header);
+          // There will be no message of it.
+          if (target === 'discard') this.#onAnswer();
+          return target;
+        },
         onMessage: (header, body, from) => {
-          if (header.type !== MessageType.WELCOME) return this.#onMessage(header, body);
+          if (header.type !== MessageType.WELCOME) {
+            this.#requests.onMessage(header, body);
+            this.#onAnswer();
+            return;
+          }
           if (this.#channel === from) throw unasked(this.address, header);
           this.#onWelcome(body);
           this.#channel = from;
@@ -317,7 +316,7 @@ export class MamNode implements FrameKeeper, NodeRef {
   #onWelcome(body: Uint8Array): void {
     const welcome = decodeJson(body, 'WELCOME');
     need.integer(welcome, 'protocol', 'WELCOME', PROTOCOL_VERSION, PROTOCOL_VERSION);
-    this.freeBytes = need.integer(welcome, 'freeBytes', 'WELCOME');
+    this.#requests.freeBytes = need.integer(welcome, 'freeBytes', 'WELCOME');
     if (this.#options.role === 'frames') return;
     const id = need.string(welcome, 'id', 'WELCOME', 32);
     if (!isNodeId(id)) throw new AbdmError('PROTOCOL', 'WELCOME: `id` is not 32 hexadecimal digits');
@@ -329,179 +328,9 @@ export class MamNode implements FrameKeeper, NodeRef {
     this.id = id;
   }
 
-  #bodyTarget(header: MessageHeader): BodyTarget {
-    if (header.type !== MessageType.FRAME) return null;
-    const get = this.#gets.get(header.id);
-    if (!get) throw unasked(this.address, header);
-    if (!get.waiting) {
-      this.#gets.delete(header.id);
-      this.#onAnswer();
-      return 'discard';
-    }
-    const { into } = get.waiting;
-    if (header.bodyBytes > into.byteLength) {
-      const text = `${this.address} sent frame ${header.id} with ${header.bodyBytes} bytes, too many`;
-      throw new AbdmError('PROTOCOL', text);
-    }
-    get.arriving = true;
-    return into.subarray(0, header.bodyBytes);
-  }
-
-  #onMessage(header: MessageHeader, body: Uint8Array): void {
-    switch (header.type) {
-      case MessageType.STORED:
-        this.#onStored(header, body);
-        break;
-      case MessageType.REFUSED:
-        this.#onRefused(header, body);
-        break;
-      case MessageType.FRAME:
-        this.#takeGet(header)?.resolve(body.byteLength);
-        break;
-      case MessageType.MISSING:
-        this.#takeGet(header)?.reject(new AbdmError('FRAME_LOST', `${this.address} does not have frame ${header.id}`));
-        break;
-      default:
-        this.#onOther(header, body);
-    }
-    this.#onAnswer();
-  }
-
-  #onStored(header: MessageHeader, body: Uint8Array): void {
-    const freeBytes = decodeU64s(body, 'STORED');
-    const put = this.#takePut(header);
-    this.freeBytes = freeBytes[0]!;
-    this.stored.frames++;
-    this.stored.bytes += put.block.byteLength;
-    put.waiting?.resolve({ stored: true, freeBytes });
-  }
-
-  #onRefused(header: MessageHeader, body: Uint8Array): void {
-    const refused = decodeJson(body, 'REFUSED');
-    const put = this.#takePut(header);
-    this.freeBytes = need.integer(refused, 'freeBytes', 'REFUSED');
-    const code = printable(need.string(refused, 'code', 'REFUSED', 64));
-    const message = printable(need.string(refused, 'message', 'REFUSED', 4000));
-    const node = Object.hasOwn(refused, 'node') ? need.string(refused, 'node', 'REFUSED', 300) : this.address;
-    put.waiting?.resolve({ stored: false, code, message, node });
-  }
-
-  #onOther(header: MessageHeader, body: Uint8Array): void {
-    const at = this.#asks.findIndex(({ answer }) => answer === header.type);
-    if (at < 0) throw unasked(this.address, header);
-    const [ask] = this.#asks.splice(at, 1);
-    clearTimeout(ask!.timer);
-    ask!.waiting?.take(body);
-  }
-
-  #takePut(header: MessageHeader): Put {
-    const put = this.#puts.get(header.id);
-    if (!put) throw unasked(this.address, header);
-    this.#forgetPut(put);
-    return put;
-  }
-
-  #forgetPut(put: Put): void {
-    this.#puts.delete(put.id);
-    clearTimeout(put.timer);
-    this.outstandingBytes -= put.block.byteLength;
-    queueMicrotask(() => this.#freePut(put));
-  }
-
-  // The bytes are free when nobody waits for the answer any more and no socket reads them.
-  #freePut(put: Put): void {
-    const due = put.waiting !== null && this.#puts.get(put.id) === put;
-    if (due || put.writing > 0) return;
-    put.onFree?.();
-    put.onFree = undefined;
-  }
-
-  #takeGet(header: MessageHeader): Get['waiting'] {
-    const get = this.#gets.get(header.id);
-    if (!get) throw unasked(this.address, header);
-    this.#gets.delete(header.id);
-    clearTimeout(get.timer);
-    return get.waiting;
-  }
-
-  #abandonPut(put: Put, deadlineMs: number): void {
-    const { waiting } = put;
-    put.waiting = null;
-    // While the connection is being made again nothing is due.
-    if (!this.open) this.#forgetPut(put);
-    waiting?.reject(this.#late(`said that it has ${put.id}`, deadlineMs));
-    this.#freePut(put);
-  }
-
-  #watchGet(get: Get, deadlineMs: number): void {
-    const { bytesIn } = this;
-    get.timer = setTimeout(() => {
-      if (this.open && this.bytesIn > bytesIn) return this.#watchGet(get, deadlineMs);
-      const error = this.#late(`sent ${get.id}`, deadlineMs);
-      if (get.arriving) {
-        // Its memory is free only when the connection that writes to it is gone.
-        get.stuck = error;
-        this.#channel?.destroy(new AbdmError('PEER_GONE', error.message));
-        return;
-      }
-      const { waiting } = get;
-      get.waiting = null;
-      if (!this.open) this.#gets.delete(get.id);
-      waiting?.reject(error);
-    }, deadlineMs);
-  }
-
-  #ask<T>(
-    type: MessageType,
-    body: Uint8Array | undefined,
-    answer: MessageType,
-    decode: (body: Uint8Array) => T,
-    { id = 0, deadlineMs }: { id?: number; deadlineMs?: number | undefined } = {},
-  ): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const refusal = this.#refusal(null);
-      if (refusal) return reject(refusal);
-      // A body that cannot be read ends the connection, and the question with it.
-      const take = (body: Uint8Array) => {
-        try {
-          resolve(decode(body));
-        } catch (error) {
-          reject(asAbdmError(error));
-          throw error;
-        }
-      };
-      const ask: Ask = { type, id, body, answer, waiting: { take, reject }, timer: undefined };
-      if (deadlineMs !== undefined) {
-        ask.timer = setTimeout(() => {
-          ask.waiting = null;
-          if (!this.open) this.#asks = this.#asks.filter((other) => other !== ask);
-          reject(this.#late(`answered ${messageName(type)}`, deadlineMs));
-        }, deadlineMs);
-      }
-      this.#asks.push(ask);
-      if (this.open) this.#sendAsk(ask);
-    });
-  }
-
-  #sendPut(put: Put): void {
-    this.#expectAnswer();
-    const chain = put.chain.length > 0 ? this.#chainNumber(put.chain) : 0;
-    put.writing++;
-    const written = () => {
-      put.writing--;
-      this.#freePut(put);
-    };
-    this.#channel!.send(MessageType.PUT, put.id, put.block, written, chain);
-  }
-
-  #sendGet(get: Get): void {
-    this.#expectAnswer();
-    this.#channel!.send(MessageType.GET, get.id);
-  }
-
-  #sendAsk({ type, id, body }: Ask): void {
-    this.#expectAnswer();
-    this.#channel!.send(type, id, body);
+  #ask<T>(question: Question<T>): Promise<T> {
+    const lost = this.#lost();
+    return lost === null ? this.#requests.ask(question) : Promise.reject(lost);
   }
 
   /** The number of a chain on this connection; tells the node if it does not know it. */
@@ -531,7 +360,7 @@ export class MamNode implements FrameKeeper, NodeRef {
 
   #onAnswer(): void {
     this.#breaks = 0;
-    if (this.#puts.size + this.#gets.size + this.#asks.length > 0) this.#deadline?.refresh();
+    if (this.#requests.due > 0) this.#deadline?.refresh();
     else this.#stopWaiting();
   }
 
@@ -546,15 +375,7 @@ export class MamNode implements FrameKeeper, NodeRef {
     this.#pastBytesOut = this.bytesOut;
     this.#channel = null;
     this.#chains.clear();
-    // What nobody waits for any more is not asked again.
-    for (const put of this.#puts.values()) if (!put.waiting) this.#forgetPut(put);
-    for (const get of this.#gets.values()) {
-      get.arriving = false;
-      if (get.waiting && !get.stuck) continue;
-      this.#gets.delete(get.id);
-      if (get.stuck) get.waiting?.reject(get.stuck);
-    }
-    this.#asks = this.#asks.filter(({ waiting }) => waiting);
+    this.#requests.interrupt();
     if (this.#ended || reason.code !== 'PEER_GONE' || ++this.#breaks >= MAX_BREAKS) return this.#lose(reason);
     this.#options.onState?.(this);
     void this.#reopen();
@@ -574,33 +395,19 @@ export class MamNode implements FrameKeeper, NodeRef {
       }
     }
     if (this.#ended) return this.#channel?.end();
-    for (const put of this.#puts.values()) this.#sendPut(put);
-    for (const get of this.#gets.values()) this.#sendGet(get);
-    for (const ask of this.#asks) this.#sendAsk(ask);
+    this.#requests.repeat();
     this.#options.onState?.(this);
   }
 
   #lose(error: AbdmError): void {
-    const all = [...this.#puts.values(), ...this.#gets.values(), ...this.#asks];
-    for (const put of this.#puts.values()) this.#forgetPut(put);
-    this.#gets.clear();
-    this.#asks = [];
     this.#gone = { error, surely: isSurelyGone(error) };
-    for (const { waiting, timer } of all) {
-      clearTimeout(timer);
-      waiting?.reject(error);
-    }
+    this.#requests.fail(error);
     this.#options.onState?.(this);
   }
 
-  #refusal(busy: string | null): AbdmError | null {
+  #lost(): AbdmError | null {
     if (this.#gone) return this.#gone.error;
-    if (this.#ended) return new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`);
-    return busy === null ? null : new AbdmError('PEER_UNREACHABLE', `${this.address} ${busy}`);
-  }
-
-  #late(what: string, ms: number): AbdmError {
-    return new AbdmError('PEER_UNREACHABLE', `${this.address} has not ${what} within ${ms} ms`);
+    return this.#ended ? new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`) : null;
   }
 }
 
@@ -622,9 +429,4 @@ export function peerCode(error: unknown): string | null {
 function decodeDropped(body: Uint8Array): { frames: number; bytes: number } {
   const dropped = decodeJson(body, 'DROPPED');
   return { frames: need.integer(dropped, 'frames', 'DROPPED'), bytes: need.integer(dropped, 'bytes', 'DROPPED') };
-}
-
-function unasked(address: string, { type, id }: MessageHeader): AbdmError {
-  const what = id === 0 ? messageName(type) : `${messageName(type)} for frame ${id}`;
-  return new AbdmError('PROTOCOL', `${address} sent ${what}, which nobody asked for`);
 }

@@ -55,10 +55,13 @@ export class Place {
     this.#wake();
   }
 
-  /** Ends the connection too. */
+  /** Ends the connection too. Nobody waits for what is still on its way there: it is elsewhere, or of no use. */
   end(): void {
     this.stop();
-    this.member?.node.end();
+    if (!this.member) return;
+    const { node, window } = this.member;
+    if (window.outstandingBytes > 0) node.abandon();
+    else node.end();
   }
 
   /** Whoever is there, on a new connection if there is none. @throws {AbdmError} if nobody answers. */

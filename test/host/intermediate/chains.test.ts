@@ -151,6 +151,10 @@ describe('a member that', () => {
       const results = await putAll(client, range(10, 11), nodes);
       expect(performance.now() - began).toBeLessThan(3500);
       for (const result of results) expect(result).toMatchObject({ stored: false, node: nodes[place]!.address });
+      // Now it is known, and nobody waits for it, until it answers.
+      const known = performance.now();
+      expect(await client.put(50, pattern(9000, 50), nodes)).toMatchObject({ stored: false });
+      expect(performance.now() - known).toBeLessThan(1000);
       nodes[place]!.go();
       let result = results[0]!;
       for (let tries = 0; tries < 100 && !result.stored; tries++) {

@@ -167,7 +167,7 @@ describe('a request that is late', () => {
           channel.send(type === PUT ? STORED : FRAME, id, type === PUT ? encodeU64s(77) : pattern(500, id)),
         );
     });
-    const node = await connectTo(address);
+    const node = await connectTo(address, 500);
     const error = { code: 'PEER_UNREACHABLE', message: expect.stringContaining('within 100 ms') };
     let free = 0;
     const put = node.put(1, frame, [], { deadlineMs: 100, onFree: () => free++ });
@@ -182,6 +182,9 @@ describe('a request that is late', () => {
     expect([node.outstandingBytes, free]).toEqual([0, 1]);
     // The frame nobody waits for any more went nowhere; asked again, it comes.
     await until(() => node.bytesIn > 500);
+    // Nothing is due any more.
+    await sleep(600);
+    expect(node.open).toBe(true);
     const again = node.get(2, new Uint8Array(500));
     await until(() => late.length === 1);
     late[0]!();

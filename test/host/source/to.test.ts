@@ -153,6 +153,33 @@ describe('before the exit', () => {
     expect(same(read.images[0]!, readFileSync(path))).toBe(true);
   });
 
+  test('a destination that is stopped: nobody waits for it, and what only it had is at the nodes too', async () => {
+    const keepers = await nodes(2);
+    const dir = directory();
+    const merge = new Abdm(['merge', `a=file:${join(dir, 'out')}`, '--listen', '127.0.0.1:0']);
+    const { path, eject } = await scene(4096, {}, ['random', 'duplicate']);
+    const key = vmKey();
+    const to = await merge.address();
+    const ejection = eject({ to, intermediates: addresses(keepers), vmKey: key, rateBytesPerS: 8e6 });
+    const running = ejection.run();
+    await until(() => ejection.status().wireBytes > 2e6);
+    merge.child.kill('SIGSTOP');
+    try {
+      const source = await running;
+      expect(source).toMatchObject({ outcome: 'completed', reason: null });
+      // What it has said that it merged is counted on for as long as it might still be there.
+      expect(source.exitTimeMs).toBeLessThan(12_000);
+      const read = await readBack(addresses(keepers), 'a', key);
+      expect(read.direct).toEqual([]);
+      expect(same(read.images[0]!, readFileSync(path))).toBe(true);
+    } finally {
+      merge.child.kill('SIGCONT');
+    }
+    const merged = await merge.done;
+    expect(merged.code).toBe(0);
+    expect(same(readFileSync(join(dir, 'out')), readFileSync(path))).toBe(true);
+  });
+
   test('a control channel that is cut: the source comes back and says everything again', async () => {
     const keepers = await nodes(2);
     const { merging, eject, expectSame } = await scene(4096, { rateBytesPerS: 6e6 }, ['random', 'duplicate']);
