@@ -44,11 +44,31 @@ export { type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.j
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 
 export { type Address, formatAddress, parseAddress } from './wire/address.js';
-export { type BodyTarget, Channel, type ChannelHandler, type ChannelOptions, type OpenSocket } from './wire/channel.js';
+export {
+  type BodyTarget,
+  Channel,
+  type ChannelHandler,
+  type ChannelOptions,
+  type Opening,
+  type OpenSocket,
+} from './wire/channel.js';
 export { type ConnectOptions, connect } from './wire/connect.js';
-export { Listener, type ListenOptions, listen } from './wire/listen.js';
+export { type Accept, Listener, type ListenOptions, listen } from './wire/listen.js';
 export { type MessageHeader, MessageType, PROTOCOL_VERSION } from './wire/messages.js';
 export { OPEN, type Security } from './wire/security.js';
+
+// Who may speak to whom (docs/security.md): given to every role, and to `connect` and `listen`.
+
+export {
+  generateKey,
+  isSecured,
+  type LoadedSecurity,
+  loadSecurity,
+  OPEN,
+  type Security,
+  type SecurityFiles,
+} from './wire/security.js';
+export type { Ticket, Tickets, UsedTicket } from './wire/tickets.js';
 
 // From the library: an engine's memory, and what every failure is.
 

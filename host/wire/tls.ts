@@ -3,12 +3,15 @@
 // What makes a peer one of us: that it has the key; or that its certificate was signed by the cluster's own CA and is valid now. Names in certificates
 // are not compared with anything: nodes are found by their addresses, which come and go. So the CA must sign for this cluster only.
 
+import { constants } from 'node:crypto';
 import { connect, createServer, type Server, type TLSSocket } from 'node:tls';
 import { AbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress } from './address.js';
 import { type Security, subKey } from './security.js';
 
 const VERSION = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const;
+/** A session cannot be resumed: each connection proves anew that its ends are members, and still are. */
+const NO_RESUMPTION = { secureOptions: constants.SSL_OP_NO_TICKET } as const;
 const IDENTITY = 'abdm';
 const LABEL = 'abdm tls psk';
 /** Keys of 32 bytes go with SHA-256 only. */
@@ -20,10 +23,12 @@ const PSK_SUITE = 'TLS_AES_128_GCM_SHA256';
  */
 export function tlsServer(security: Security): Server {
   const { tls } = security;
-  if (tls !== null) return createServer({ ...VERSION, ...tls, requestCert: true, rejectUnauthorized: false });
+  if (tls !== null)
+    return createServer({ ...VERSION, ...NO_RESUMPTION, ...tls, requestCert: true, rejectUnauthorized: false });
   const psk = Buffer.from(pskOf(security));
   return createServer({
     ...VERSION,
+    ...NO_RESUMPTION,
     ciphers: PSK_SUITE,
     pskCallback: (_, identity) => (identity === IDENTITY ? psk : null),
   });
