@@ -32,6 +32,12 @@ export type { ImageSink, ImageSource, Region } from './image/image.js';
 export { type ImageSpec, openSource, parseImage, sinkOpener } from './image/parse.js';
 export { openProcess, type ProcessOptions, ProcessSource } from './image/process.js';
 
+// The device of a VM: its memory at the nodes, written and read by offset; which node holds what is hidden. For tools of your own, where Ejection and
+// Destination do not fit.
+
+export { DeviceReader } from './mam/device-reader.js';
+export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './mam/device-writer.js';
+
 // The nodes that keep frames, seen by their client. Mam says which of them takes the next frame; MamNode is one of them: put, get, drop. Implement
 // FrameKeeper to keep frames elsewhere. NodeIndex knows which nodes there are, from what they announce.
 
@@ -55,7 +61,6 @@ export {
 export { type ConnectOptions, connect } from './wire/connect.js';
 export { type Accept, Listener, type ListenOptions, listen } from './wire/listen.js';
 export { type MessageHeader, MessageType, PROTOCOL_VERSION } from './wire/messages.js';
-export { OPEN, type Security } from './wire/security.js';
 
 // Who may speak to whom (docs/security.md): given to every role, and to `connect` and `listen`.
 

@@ -26,6 +26,8 @@ import type { FoundMigration } from '../mam/bodies.js';
 import { claim, claimError } from '../mam/claim.js';
 import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { NodeRef } from '../mam/keeper.js';
+import { lookUp, together } from '../mam/lookup.js';
+import { claimant, takeParked } from '../mam/parked.js';
 import type { Status, Summary } from '../summary.js';
 import type { Address } from '../wire/address.js';
 import { RateLimit } from '../wire/rate.js';
@@ -34,8 +36,6 @@ import type { Announced, AnnouncedVm } from './announcement.js';
 import { SourceControl, type SourceEvents } from './control.js';
 import { type Ending, summaryOf } from './ending.js';
 import type { ImageTarget } from './images.js';
-import { lookUp, together } from './lookup.js';
-import { claimant, takeParked } from './parked.js';
 import { Session } from './session.js';
 import { leaveState, readState, removeState, type State, writeState } from './state.js';
 
@@ -213,13 +213,13 @@ export class Destination {
       intermediates === 'announced' ? this.#index!.nodes().map(({ address }) => address) : intermediates;
     const { signal } = this.#over;
     const taken = await takeParked({ names, vmKey, security: this.#security, addresses, signal });
-    const { found, manifest, token, nodes } = taken;
+    const { found, key, manifest, token, nodes } = taken;
     this.#replicas = manifest.replicas;
     const { migration, frames } = found;
     const { vms, sealed } = manifest;
     const voters = [...found.voters];
     const began = { frames: null, beganAtMs: Date.now(), parked: true, direct: false };
-    await this.#open({ migration, key: vmKey, token, nodes, voters, vms, sealed, ...began });
+    await this.#open({ migration, key, token, nodes, voters, vms, sealed, ...began });
     this.#session!.followsIndex = true;
     this.#handOver(frames);
   }

@@ -1,6 +1,6 @@
 // What the destination knows of a frame that it needs, or has merged: a few words each, for there may be millions.
 
-import type { Holder } from './holders.js';
+import type { Holder } from '../mam/holders.js';
 
 /**
  *   known   -> queued    somebody can be asked for it

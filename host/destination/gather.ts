@@ -14,9 +14,9 @@
 
 import { AbdmError, type AbdmErrorCode, asAbdmError } from '../../bindings/errors.js';
 import type { FrameSlot, Merger } from '../../bindings/merger.js';
+import type { Holder } from '../mam/holders.js';
 import type { RateLimit } from '../wire/rate.js';
 import type { Frame } from './frame.js';
-import type { Holder } from './holders.js';
 import { FrameQueue } from './queue.js';
 
 /** Frames asked of one holder at a time: enough to keep it busy, little enough to leave what others need in the merger's slots. */

@@ -10,6 +10,7 @@ import { type FrameSlot, Merger } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
 import { MANIFEST_ID, type VmShape } from '../mam/catalog.js';
 import { CatalogReader } from '../mam/catalog-reader.js';
+import { type Holder, Holders } from '../mam/holders.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { Opener } from '../mam/seal.js';
 import type { ChannelHandler } from '../wire/channel.js';
@@ -20,7 +21,6 @@ import type { Ending } from './ending.js';
 import type { Frame } from './frame.js';
 import { FrameLane } from './frames.js';
 import { Gatherer } from './gather.js';
-import { type Holder, Holders } from './holders.js';
 import { Images, type ImageTarget } from './images.js';
 import { lostError, lostPages } from './lost.js';
 

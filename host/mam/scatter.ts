@@ -161,6 +161,12 @@ export class Scatter {
     }
   }
 
+  /** Resolves when all that was put is where it should be, the index of it too; more may follow. @throws what aborts `signal`. */
+  async settle(signal: AbortSignal): Promise<void> {
+    signal.addEventListener('abort', () => this.#wake(), { once: true });
+    await this.#settled(signal);
+  }
+
   /** All nodes forget everything, those too that were lost. Resolves within two seconds. */
   async drop(): Promise<void> {
     this.#courier.stop();

@@ -19,13 +19,14 @@ import { KEY_BYTES, PAGE_BYTES } from '../../bindings/abi.js';
 import type { Compression } from '../../bindings/divider.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
+import { Framer } from '../mam/framer.js';
 import { NodeIndex } from '../mam/index.js';
 import type { Kept } from '../mam/ledger.js';
 import { Scatter } from '../mam/scatter.js';
+import { migrationSecret } from '../mam/secret.js';
 import { reasonOf, type Status, type Summary, usage, type VmSummary } from '../summary.js';
 import { RateLimit } from '../wire/rate.js';
 import { isSecured, OPEN, type Security } from '../wire/security.js';
-import { Framer } from './framer.js';
 import { DestinationLink } from './link.js';
 import { checkOptions, isDirect } from './options.js';
 
@@ -36,7 +37,7 @@ export interface EjectOptions {
   to?: string;
   /** Instead of a destination: everything stays at the nodes until somebody claims it, or the lease runs out. */
   park?: { leaseMs: number };
-  /** The secret of a parked migration, 32 bytes, never used for another one. */
+  /** The key of parked VMs, 32 bytes: who has it can read them. */
   vmKey?: Uint8Array;
   /** HOST:PORT of each intermediate, or whoever announces itself; empty: frames go straight to the destination. */
   intermediates: readonly string[] | 'announced';
@@ -169,7 +170,7 @@ export class Ejection {
   async #migrate(): Promise<void> {
     const { to, park, vms, vmKey, intermediates, announcements, replicas = 1, security = OPEN } = this.#options;
     const migration = randomBytes(16).toString('hex');
-    const key = vmKey ?? randomBytes(KEY_BYTES);
+    const key = vmKey ? migrationSecret(vmKey, migration) : randomBytes(KEY_BYTES);
     const token = to === undefined ? null : randomBytes(16).toString('hex');
     const sealed = isSecured(security);
     const shapes = vms.map(({ name, image: { bytes, pages, regions } }) => {

@@ -4,14 +4,15 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError } from '../../bindings/errors.js';
-import type { FoundMigration } from '../mam/bodies.js';
-import type { Manifest } from '../mam/catalog.js';
-import { CatalogReader } from '../mam/catalog-reader.js';
-import { claim, claimError } from '../mam/claim.js';
-import type { NodeRef } from '../mam/keeper.js';
 import type { Security } from '../wire/security.js';
+import type { FoundMigration } from './bodies.js';
+import type { Manifest } from './catalog.js';
+import { CatalogReader } from './catalog-reader.js';
+import { claim, claimError } from './claim.js';
 import { type Holder, Holders } from './holders.js';
+import type { NodeRef } from './keeper.js';
 import { findParked, lookUp } from './lookup.js';
+import { migrationSecret } from './secret.js';
 
 /** How often it is looked whether VMs that are still leaving have left. */
 const LOOK_MS = 500;
@@ -23,6 +24,8 @@ const MANIFEST_MS = 10_000;
 /** What was found and claimed. */
 export interface Parked {
   found: FoundMigration;
+  /** The migration's secret. */
+  key: Uint8Array;
   manifest: Manifest;
   token: string;
   nodes: NodeRef[];
@@ -50,13 +53,14 @@ export async function takeParked(options: ParkedOptions): Promise<Parked> {
   try {
     const voters = found.voters.map((voter) => holders.of(voter));
     await Promise.allSettled(options.addresses().map((address) => holders.at(address)));
-    const manifest = await openManifest(holders, vmKey, names);
+    const key = migrationSecret(vmKey, found.migration);
+    const manifest = await openManifest(await CatalogReader.create(key), holders, names);
     const token = await claimFor(names, voters);
     if (options.signal.aborted) {
       await Promise.allSettled(voters.map((voter) => voter.release(token, claimant())));
       throw options.signal.reason;
     }
-    return { found, manifest, token, nodes: [...holders].map(({ address, id }) => ({ address, id })) };
+    return { found, key, manifest, token, nodes: [...holders].map(({ address, id }) => ({ address, id })) };
   } finally {
     holders.end();
   }
@@ -83,9 +87,15 @@ async function claimFor(names: readonly string[], voters: readonly Holder[]): Pr
   }
 }
 
-/** @throws {AbdmError} USAGE if the key is not theirs, PEER_UNREACHABLE if the manifest cannot be had. */
-async function openManifest(holders: Holders, vmKey: Uint8Array, names: readonly string[]): Promise<Manifest> {
-  const reader = await CatalogReader.create(vmKey);
+/**
+ * What left, as soon as it can be read.
+ * @throws {AbdmError} USAGE if the reader's key is not theirs, PEER_UNREACHABLE if the manifest cannot be had.
+ */
+export async function openManifest(
+  reader: CatalogReader,
+  holders: Holders,
+  names: readonly string[],
+): Promise<Manifest> {
   const by = performance.now() + MANIFEST_MS;
   for (;;) {
     await reader.poll(

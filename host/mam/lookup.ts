@@ -1,9 +1,9 @@
 // What the nodes know of migrations: of one that this destination is at, or of VMs that were parked under a name.
 
 import { AbdmError } from '../../bindings/errors.js';
-import type { FoundMigration } from '../mam/bodies.js';
-import { isSurelyGone, MamNode } from '../mam/node.js';
 import type { Security } from '../wire/security.js';
+import type { FoundMigration } from './bodies.js';
+import { isSurelyGone, MamNode } from './node.js';
 
 const LOOKUP_MS = 2_000;
 

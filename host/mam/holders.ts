@@ -8,11 +8,11 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import type { Claimed } from '../mam/bodies.js';
-import type { Voter } from '../mam/claim.js';
-import type { NodeRef } from '../mam/keeper.js';
-import { isSurelyGone, MamNode } from '../mam/node.js';
 import type { Security } from '../wire/security.js';
+import type { Claimed } from './bodies.js';
+import type { Voter } from './claim.js';
+import type { NodeRef } from './keeper.js';
+import { isSurelyGone, MamNode } from './node.js';
 
 /** So long nothing at all came from a node that was asked. */
 const SILENT_MS = 3_000;
@@ -87,7 +87,8 @@ export class Holder implements NodeRef, Voter {
 
   /** Asks for its vote, as soon as it is connected. @throws {AbdmError} if it does not answer in time. */
   async claim(token: string, by: string): Promise<Claimed> {
-    return (await this.#connected()).claim(token, by, CLAIM_MS);
+    await this.settled();
+    return this.#require().claim(token, by, CLAIM_MS);
   }
 
   /** Gives its vote back. */
@@ -110,10 +111,10 @@ export class Holder implements NodeRef, Voter {
     this.#node?.end();
   }
 
-  async #connected(): Promise<MamNode> {
+  /** Resolves when it is up or gone, or has not been reached for five seconds. */
+  async settled(): Promise<void> {
     const by = performance.now() + CLAIM_MS;
     while (this.state === 'away' && performance.now() < by) await sleep(20);
-    return this.#require();
   }
 
   #require(): MamNode {

@@ -3,9 +3,9 @@
 
 import type { Batch, BatchPages, Compression, DividedFrame, DividerCounts } from '../../bindings/divider.js';
 import { Divider } from '../../bindings/divider.js';
-import type { Kept } from '../mam/ledger.js';
-import type { Frame } from '../mam/scatter.js';
-import { Sealer } from '../mam/seal.js';
+import type { Kept } from './ledger.js';
+import type { Frame } from './scatter.js';
+import { Sealer } from './seal.js';
 
 /** Frames' batches that may be on their way at a time: three nodes' windows. */
 const SLOTS = 48;
