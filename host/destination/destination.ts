@@ -28,14 +28,15 @@ import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { lookUp, together } from '../mam/lookup.js';
 import { claimant, takeParked } from '../mam/parked.js';
-import { reasonOf, type Status, type Summary, usage } from '../summary.js';
+import type { Status, Summary } from '../summary.js';
 import type { Address } from '../wire/address.js';
 import { RateLimit } from '../wire/rate.js';
 import { OPEN, type Security } from '../wire/security.js';
 import type { Announced, AnnouncedVm } from './announcement.js';
 import { SourceControl, type SourceEvents } from './control.js';
+import { type Ending, summaryOf } from './ending.js';
 import type { ImageTarget } from './images.js';
-import { type Ending, Session } from './session.js';
+import { Session } from './session.js';
 import { leaveState, readState, removeState, type State, writeState } from './state.js';
 
 /** What a destination is started with: either `listen` or `parked`. */
@@ -66,8 +67,6 @@ const REPORT_MS = 250;
 const LOOK_MS = 500;
 /** A claim is renewed so often: well within the 30 s after which somebody else may have it. */
 const RENEW_MS = 10_000;
-
-const NO_PAGES = { zeroPages: 0, duplicatePages: 0, compressedPages: 0, normalPages: 0 };
 
 /** A migration as its destination sees it: `start`, then wait for `done`. */
 export class Destination {
@@ -290,8 +289,8 @@ export class Destination {
       onEnd: this.#end,
     });
     if (this.#over.signal.aborted) {
-      await session.discard();
-      await session.close(!state.parked);
+      await session.giveUp();
+      await session.close(false);
       throw this.#over.signal.reason;
     }
     this.#session = session;
@@ -401,7 +400,15 @@ export class Destination {
     await this.#opening?.catch(() => {});
     const ended = ending.how === 'whole' ? await this.#commit() : ending;
     const outcome = await this.#settle(ended);
-    const summary = this.#summary(ended, outcome);
+    const summary = summaryOf(ended, outcome, {
+      session: this.#session,
+      vms: this.#state?.vms ?? [],
+      direct: this.#direct,
+      parked: this.#state?.parked ?? this.#options.parked !== undefined,
+      replicas: this.#replicas,
+      totalMs: this.#totalMs,
+      controlBytes: this.#control?.bytesIn ?? 0,
+    });
     await this.#control?.close();
     this.#index?.close();
     this.#phase = 'done';
@@ -432,7 +439,7 @@ export class Destination {
     if (paused) {
       await session?.leave();
       leaveState(this.#statePaths);
-      if (this.#state!.parked) await this.#release();
+      if (session && this.#state!.parked) await this.#release(session);
       await session?.close(false);
       return 'paused-recoverable';
     }
@@ -449,48 +456,19 @@ export class Destination {
     return error ? 'aborted' : 'completed';
   }
 
-  /** Somebody else has everything that is needed to go on, and the source has the VM no more, or may not. */
+  /** The nodes have what is needed to go on, and the source has the VM no more, or may not. */
   #isRecoverable({ code }: AbdmError): boolean {
-    if (!this.#session || this.#direct || code === 'CLAIMED') return false;
-    return this.handedOver || (this.#seeking && code === 'CANCELLED');
+    if (!this.#state || this.#state.nodes.length === 0 || code === 'CLAIMED') return false;
+    if (this.handedOver) return true;
+    // While it is away nobody knows, unless it said so itself, or the nodes did.
+    return !this.#control?.connected && code !== 'PEER_ABORTED' && code !== 'PEER_GONE';
   }
 
   /** Whoever is started next need not wait until the claim is stale. */
-  async #release(): Promise<void> {
+  async #release(session: Session): Promise<void> {
     const { token } = this.#state!;
-    const releases = [...this.#session!.holders].map((holder) => holder.release(token, claimant()));
+    const releases = [...session.holders].map((holder) => holder.release(token, claimant()));
     await Promise.race([Promise.allSettled(releases), sleep(1_000, undefined, { ref: false })]);
-  }
-
-  #summary(ending: Ending, outcome: Summary['outcome']): Summary {
-    const session = this.#session;
-    return {
-      type: 'summary',
-      role: 'destination',
-      outcome,
-      reason: reasonOf(ending.how === 'whole' ? null : ending.error),
-      mode: 'stop',
-      direct: this.#direct,
-      vms: (this.#state?.vms ?? []).map(({ name, bytes, pages }, vm) => ({
-        name,
-        imageBytes: bytes,
-        pages,
-        ...(session?.merger.counts[vm] ?? NO_PAGES),
-        exitTimeMs: null,
-        totalMigrationTimeMs: this.#totalMs,
-        // In mode stop the VM stands still from beginning to end.
-        downtimeMs: this.#totalMs,
-        verified: outcome === 'completed',
-      })),
-      exitTimeMs: null,
-      totalMigrationTimeMs: this.#totalMs,
-      wireBytes: { source: null, destination: (session?.frameBytes ?? 0) + (this.#control?.bytesIn ?? 0) },
-      nodes: session?.shares ?? [],
-      ...usage(),
-      ...(this.#replicas !== null && { replicas: this.#replicas }),
-      parked: this.#state?.parked ?? this.#options.parked !== undefined,
-      ...(ending.how === 'lost' && { lost: ending.lost }),
-    };
   }
 }
 

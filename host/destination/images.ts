@@ -16,6 +16,11 @@ export interface ImageTarget {
 
 export class Images implements PageSink {
   readonly #sinks: ImageSink[] = [];
+  readonly #left: LeftOver | undefined;
+
+  private constructor(left: LeftOver | undefined) {
+    this.#left = left;
+  }
 
   /** Opens the targets for the images that were announced, matched by name. @throws {AbdmError} USAGE if they are not the same, IMAGE. */
   static async open(
@@ -29,11 +34,11 @@ export class Images implements PageSink {
       const text = `the source sends ${names(announced)}, but the destination expects ${names(targets)}`;
       throw new AbdmError('USAGE', `${text}: both must name the same images`);
     }
-    const images = new Images();
+    const images = new Images(left);
     try {
       for (const { name, bytes } of announced) images.#sinks.push(byName.get(name)!.open(bytes, left));
     } catch (error) {
-      await images.discard();
+      await images.giveUp();
       throw error;
     }
     return images;
@@ -61,6 +66,11 @@ export class Images implements PageSink {
   /** Lets go of them as they are, where that is possible. */
   async leave(): Promise<void> {
     for (const sink of this.#sinks) await (sink.leave?.() ?? sink.discard());
+  }
+
+  /** Lets go of them when nothing was merged yet: what an earlier destination has left, and nobody else has, stays. */
+  giveUp(): Promise<void> {
+    return this.#left === 'keep' ? this.leave() : this.discard();
   }
 
   /** Removes what is there so far. */

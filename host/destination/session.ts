@@ -17,11 +17,12 @@ import type { ChannelHandler } from '../wire/channel.js';
 import type { RateLimit } from '../wire/rate.js';
 import { RecordReader } from '../wire/records.js';
 import type { Security } from '../wire/security.js';
+import type { Ending } from './ending.js';
 import type { Frame } from './frame.js';
 import { FrameLane } from './frames.js';
 import { Gatherer } from './gather.js';
 import { Images, type ImageTarget } from './images.js';
-import { type LostPages, lostError, lostPages } from './lost.js';
+import { lostError, lostPages } from './lost.js';
 
 /** Frames that can be in memory at a time. */
 const SLOTS = 32;
@@ -33,17 +34,6 @@ const TEND_MS = 250;
 const SEARCH_MS = 2_000;
 /** Lists of holders that are shared between frames. */
 const MAX_LISTS = 65_536;
-
-/** How a session ended. */
-export type Ending =
-  /** Every page is in place. */
-  | { how: 'whole' }
-  /** Nobody will ever have what is missing; all else is in place. */
-  | { how: 'lost'; error: AbdmError; lost: LostPages[] }
-  /** What is missing may be had when nodes are back that do not answer. */
-  | { how: 'stuck'; error: AbdmError }
-  /** It cannot go on here. */
-  | { how: 'failed'; error: AbdmError };
 
 export interface SessionOptions {
   migration: string;
@@ -126,7 +116,7 @@ export class Session {
       const merger = await Merger.create({ key, vms, slots: SLOTS });
       return new Session(options, images, merger, await Opener.create(key), await CatalogReader.create(key));
     } catch (error) {
-      await images.discard();
+      await images.giveUp();
       throw error;
     }
   }
@@ -195,6 +185,11 @@ export class Session {
   /** Makes the images visible under their names. @throws {AbdmError} IMAGE. */
   commit(): Promise<void> {
     return this.#images.commit();
+  }
+
+  /** Lets go of images into which nothing was merged. */
+  giveUp(): Promise<void> {
+    return this.#images.giveUp();
   }
 
   /** Removes what of the images is there so far. */

@@ -105,6 +105,23 @@ test('killed, and a node with it: the lost pages are named', async () => {
   expect(summary.lost).toEqual([{ vm: 'a', ranges: odd.map(({ pfns }) => [pfns[0], pfns.at(-1)]) }]);
 });
 
+test('ended at any moment by a signal when it was started again: nothing is lost, and the next one completes it', async () => {
+  const place = new Place();
+  const nodes = await trueNodes(2);
+  const source = await TestSource.of(1500);
+  await killedMerge(place, source, nodes, true);
+  source.die();
+  for (const delayMs of [0, 20, 60, 150]) {
+    const again = merge(place, '--rate', '2MB');
+    await again.address();
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
+    const { code, summary } = await again.stop('SIGTERM');
+    expect([code, summary.outcome]).toEqual([3, 'paused-recoverable']);
+  }
+  expect((await merge(place).done).code).toBe(0);
+  place.expectWhole(source);
+});
+
 /** Frames that the source has sent itself are nowhere else than in what the killed one left. */
 async function killedWithDirectFrames(place: Place, source: TestSource, nodes: Keeper[]): Promise<void> {
   const first = merge(place, '--rate', '20MB');
