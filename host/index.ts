@@ -38,13 +38,12 @@ export { openProcess, type ProcessOptions, ProcessSource } from './image/process
 export { DeviceReader } from './mam/device-reader.js';
 export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './mam/device-writer.js';
 
-// The nodes that keep frames, seen by their client. Mam says which of them takes the next frame; MamNode is one of them: put, get, drop. Implement
-// FrameKeeper to keep frames elsewhere. NodeIndex knows which nodes there are, from what they announce.
+// The nodes that keep frames, seen by their client. MamNode is one of them: put, get, drop. Implement FrameKeeper to keep frames elsewhere. NodeIndex
+// knows which nodes there are, from what they announce.
 
 export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
-export { Mam } from './mam/mam.js';
 export { type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).

@@ -34,7 +34,7 @@ export class Recorder {
   #nextId = RECORDS_ID;
   #timer: NodeJS.Timeout | undefined;
 
-  /** `onChange` is called when a block is kept. */
+  /** `onChange` is called when a block is kept, and when there is memory for another one. */
   constructor(sealer: Sealer, courier: Courier, onChange: () => void) {
     this.#sealer = sealer;
     this.#courier = courier;
@@ -114,7 +114,12 @@ export class Recorder {
     const block: Written = { frames, generations: frames.map(({ generation }) => generation), chain: null };
     this.#blocks.add(block);
     const id = this.#nextId++;
-    void this.#courier.send(this.#sealer.seal(id, this.#writer.take()), id, false).then((chain) => {
+    const sealed = this.#sealer.seal(id, this.#writer.take());
+    const release = () => {
+      sealed.release();
+      this.#onChange();
+    };
+    void this.#courier.send({ ...sealed, release }, id, false).then((chain) => {
       block.chain = chain;
       // Its meta part is safe: from now on it is read from the block, if ever.
       for (const frame of current(block)) frame.meta = undefined;

@@ -12,6 +12,7 @@ import { encodeManifest, MANIFEST_ID, RECORDS_ID, RecordsWriter } from '#abdm/ho
 import type { NodeRef } from '#abdm/host/mam/keeper.js';
 import { MamNode } from '#abdm/host/mam/node.js';
 import { Sealer } from '#abdm/host/mam/seal.js';
+import { migrationSecret } from '#abdm/host/mam/secret.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
@@ -123,7 +124,10 @@ interface Sent {
 
 /** A source that has divided its image, and now does what it is told. */
 export class TestSource {
-  readonly migration = randomBytes(16).toString('hex');
+  readonly migration: string;
+  /** What a destination has to know to find it when it is parked. */
+  readonly vmKey: Uint8Array;
+  /** The migration's secret. */
   readonly key: Uint8Array;
   readonly token = randomBytes(16).toString('hex');
   readonly frames: Sent[] = [];
@@ -135,7 +139,17 @@ export class TestSource {
   #records = 0;
   #channel: Channel | null = null;
 
-  private constructor(name: string, image: Uint8Array, sealed: boolean, key: Uint8Array, sealer: Sealer) {
+  private constructor(
+    migration: string,
+    name: string,
+    image: Uint8Array,
+    sealed: boolean,
+    vmKey: Uint8Array,
+    key: Uint8Array,
+    sealer: Sealer,
+  ) {
+    this.migration = migration;
+    this.vmKey = vmKey;
     this.key = key;
     this.name = name;
     this.image = image;
@@ -146,8 +160,10 @@ export class TestSource {
 
   static async of(pages: number, { name = 'a', sealed = false, seed = 7, kinds = [] as string[] } = {}) {
     const image = kinds.length > 0 ? seededPages(seed, pages, kinds) : seededPages(seed, pages);
-    const key = new Uint8Array(randomBytes(32));
-    const source = new TestSource(name, image, sealed, key, await Sealer.create(key, 4));
+    const migration = randomBytes(16).toString('hex');
+    const vmKey = new Uint8Array(randomBytes(32));
+    const key = migrationSecret(vmKey, migration);
+    const source = new TestSource(migration, name, image, sealed, vmKey, key, await Sealer.create(key, 4));
     const divider = await Divider.create({ key, slots: 4 });
     const batch = divider.acquire();
     for (let base = 0; base < pages; base += 64) {

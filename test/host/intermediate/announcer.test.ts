@@ -43,7 +43,7 @@ describe('an intermediate', () => {
     const known = { id: node.id, address: node.address, freeBytes: 64 * MiB, memoryBytes: 64 * MiB, suspect: false };
     expect(index.nodes()).toMatchObject([{ ...known, connections: 0 }]);
 
-    const client = await MamNode.connect(node.address, { migration: 'a'.repeat(32), role: 'source' });
+    const client = await MamNode.connect(node.address, { migration: 'a'.repeat(32), role: 'source', security });
     await until(() => index.nodes()[0]!.connections === 1);
     expect(index.nodes()[0]!.load).toBeGreaterThan(0);
     client.end();

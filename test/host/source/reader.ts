@@ -3,6 +3,7 @@ import { Merger, PAGE_BYTES } from 'abdm';
 import { decodeManifest, MANIFEST_ID, manifestParts, RECORDS_ID, readRecords } from '#abdm/host/mam/catalog.js';
 import { MamNode } from '#abdm/host/mam/node.js';
 import { Opener } from '#abdm/host/mam/seal.js';
+import { migrationSecret } from '#abdm/host/mam/secret.js';
 import { MAX_FRAME_BYTES } from '#abdm/host/wire/messages.js';
 import { MemorySink } from '../../bindings/library.js';
 
@@ -17,12 +18,13 @@ export interface Read {
 }
 
 /** @param addresses the nodes that are still there. */
-export async function readBack(addresses: readonly string[], name: string, key: Uint8Array): Promise<Read> {
+export async function readBack(addresses: readonly string[], name: string, vmKey: Uint8Array): Promise<Read> {
   const found = (await MamNode.lookup(addresses[0]!, name))[0]!;
   if (!found?.complete) throw new Error(`${name} is not complete at ${addresses[0]}`);
   const nodes = await Promise.all(
     addresses.map((address) => MamNode.connect(address, { migration: found.migration, role: 'destination' })),
   );
+  const key = migrationSecret(vmKey, found.migration);
   const opener = await Opener.create(key);
   const into = new Uint8Array(MAX_FRAME_BYTES);
   const kept = new Map<number, MamNode[]>();
