@@ -5,7 +5,7 @@ import type { DestinationOptions } from '#abdm/host/destination/destination.js';
 import { type Keeper, Place, TestSource, trueNodes, until } from './world.js';
 
 function parked(source: TestSource, nodes: readonly Keeper[]): Partial<DestinationOptions> {
-  return { parked: { vmKey: source.key, intermediates: nodes.map(({ address }) => address) } };
+  return { parked: { vmKey: source.vmKey, intermediates: nodes.map(({ address }) => address) } };
 }
 
 describe('a parked VM', () => {

@@ -12,6 +12,7 @@ import { encodeManifest, MANIFEST_ID, RECORDS_ID, RecordsWriter } from '#abdm/ho
 import type { NodeRef } from '#abdm/host/mam/keeper.js';
 import { MamNode } from '#abdm/host/mam/node.js';
 import { Sealer } from '#abdm/host/mam/seal.js';
+import { migrationSecret } from '#abdm/host/mam/secret.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
@@ -124,31 +125,30 @@ interface Sent {
 /** A source that has divided its image, and now does what it is told. */
 export class TestSource {
   readonly migration = randomBytes(16).toString('hex');
-  readonly key: Uint8Array;
+  readonly vmKey = new Uint8Array(randomBytes(32));
+  readonly key = migrationSecret(this.vmKey, this.migration);
   readonly token = randomBytes(16).toString('hex');
   readonly frames: Sent[] = [];
   readonly image: Uint8Array;
   readonly name: string;
   readonly sealed: boolean;
-  readonly #sealer: Sealer;
+  #sealer!: Sealer;
   readonly #nodes = new Map<string, MamNode>();
   #records = 0;
   #channel: Channel | null = null;
 
-  private constructor(name: string, image: Uint8Array, sealed: boolean, key: Uint8Array, sealer: Sealer) {
-    this.key = key;
+  private constructor(name: string, image: Uint8Array, sealed: boolean) {
     this.name = name;
     this.image = image;
     this.sealed = sealed;
-    this.#sealer = sealer;
     onTestFinished(() => this.die());
   }
 
   static async of(pages: number, { name = 'a', sealed = false, seed = 7, kinds = [] as string[] } = {}) {
     const image = kinds.length > 0 ? seededPages(seed, pages, kinds) : seededPages(seed, pages);
-    const key = new Uint8Array(randomBytes(32));
-    const source = new TestSource(name, image, sealed, key, await Sealer.create(key, 4));
-    const divider = await Divider.create({ key, slots: 4 });
+    const source = new TestSource(name, image, sealed);
+    source.#sealer = await Sealer.create(source.key, 4);
+    const divider = await Divider.create({ key: source.key, slots: 4 });
     const batch = divider.acquire();
     for (let base = 0; base < pages; base += 64) {
       const count = Math.min(64, pages - base);
