@@ -2,8 +2,8 @@
 
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { AbdmError } from '../../bindings/errors.js';
+import { generateKey } from '../wire/security.js';
 import { EXIT } from './exit.js';
-import { generateKey } from './load.js';
 import type { Output } from './output.js';
 
 /** Makes a key and the file for it. @throws {AbdmError} USAGE if there is such a file already, or it cannot be made. */

@@ -1,7 +1,6 @@
 // What all commands that speak to other hosts take: who secures their connections, and where they hear of each other.
 
-import { isSecured, type Security } from '../wire/security.js';
-import { loadSecurity } from './load.js';
+import { isSecured, loadSecurity, type Security } from '../wire/security.js';
 import type { Output } from './output.js';
 
 export interface ClusterFlags {

@@ -124,47 +124,31 @@ interface Sent {
 
 /** A source that has divided its image, and now does what it is told. */
 export class TestSource {
-  readonly migration: string;
-  /** What a destination has to know to find it when it is parked. */
-  readonly vmKey: Uint8Array;
-  /** The migration's secret. */
-  readonly key: Uint8Array;
+  readonly migration = randomBytes(16).toString('hex');
+  readonly vmKey = new Uint8Array(randomBytes(32));
+  readonly key = migrationSecret(this.vmKey, this.migration);
   readonly token = randomBytes(16).toString('hex');
   readonly frames: Sent[] = [];
   readonly image: Uint8Array;
   readonly name: string;
   readonly sealed: boolean;
-  readonly #sealer: Sealer;
+  #sealer!: Sealer;
   readonly #nodes = new Map<string, MamNode>();
   #records = 0;
   #channel: Channel | null = null;
 
-  private constructor(
-    migration: string,
-    name: string,
-    image: Uint8Array,
-    sealed: boolean,
-    vmKey: Uint8Array,
-    key: Uint8Array,
-    sealer: Sealer,
-  ) {
-    this.migration = migration;
-    this.vmKey = vmKey;
-    this.key = key;
+  private constructor(name: string, image: Uint8Array, sealed: boolean) {
     this.name = name;
     this.image = image;
     this.sealed = sealed;
-    this.#sealer = sealer;
     onTestFinished(() => this.die());
   }
 
   static async of(pages: number, { name = 'a', sealed = false, seed = 7, kinds = [] as string[] } = {}) {
     const image = kinds.length > 0 ? seededPages(seed, pages, kinds) : seededPages(seed, pages);
-    const migration = randomBytes(16).toString('hex');
-    const vmKey = new Uint8Array(randomBytes(32));
-    const key = migrationSecret(vmKey, migration);
-    const source = new TestSource(migration, name, image, sealed, vmKey, key, await Sealer.create(key, 4));
-    const divider = await Divider.create({ key, slots: 4 });
+    const source = new TestSource(name, image, sealed);
+    source.#sealer = await Sealer.create(source.key, 4);
+    const divider = await Divider.create({ key: source.key, slots: 4 });
     const batch = divider.acquire();
     for (let base = 0; base < pages; base += 64) {
       const count = Math.min(64, pages - base);
