@@ -1,7 +1,7 @@
 // Opens a channel to somebody who listens, within a deadline; what went wrong is said in words that tell what to check.
 
 import { Socket, type SocketConstructorOpts } from 'node:net';
-import { AbdmError } from '../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress, isLoopback, parseAddress } from './address.js';
 import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
 import { proofsOf } from './proof.js';
@@ -20,6 +20,8 @@ export interface ConnectOptions extends ChannelOptions {
   readonly ticket?: Ticket;
   /** The connection must stand within this. Default 5 s. */
   readonly timeoutMs?: number;
+  /** Aborted before the connection stands, it is given up, for the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 const ADVICE: Readonly<Record<string, string>> = {
@@ -42,7 +44,7 @@ export async function connect(
   handler: ChannelHandler,
   options: ConnectOptions = {},
 ): Promise<Channel> {
-  const { timeoutMs = 5_000, security = OPEN, ticket, ...channelOptions } = options;
+  const { timeoutMs = 5_000, security = OPEN, ticket, signal, ...channelOptions } = options;
   const { host, port } = typeof address === 'string' ? parseAddress(address, 1) : address;
   const peer = formatAddress({ host, port });
   const plain = ticket !== undefined || !isSecured(security);
@@ -52,16 +54,22 @@ export async function connect(
   }
   return new Promise((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
+    const giveUp = () => channel.destroy(asAbdmError(signal!.reason));
+    const settle = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+    };
     const connecting: ChannelHandler = {
       onMessage: () => {},
       onClose: (error) => {
-        clearTimeout(timer);
+        settle();
+        if (signal?.aborted) return reject(asAbdmError(signal.reason));
         const refused = plain || error?.code !== 'PEER_GONE' ? null : tlsFailure(peer, error.cause);
         reject(refused ?? (error?.code === 'PEER_UNREACHABLE' ? error : unreachable(peer, error?.cause)));
       },
     };
     const onConnected = () => {
-      clearTimeout(timer);
+      settle();
       channel.handler = handler;
       channel.start();
       resolve(channel);
@@ -87,6 +95,8 @@ export async function connect(
       const text = `cannot reach ${peer} within ${timeoutMs} ms: ${ADVICE.ETIMEDOUT}`;
       channel.destroy(new AbdmError('PEER_UNREACHABLE', text));
     }, timeoutMs);
+    if (signal?.aborted) giveUp();
+    else signal?.addEventListener('abort', giveUp);
   });
 }
 

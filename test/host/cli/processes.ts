@@ -1,10 +1,12 @@
 // The command as its users run it: processes of their own, real sockets, real files. Everything is ended and removed by `cleanUp`.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { generateKey } from '#abdm/host/wire/security.js';
 
 const MAIN = fileURLToPath(new URL('../../../dist/host/cli/main.js', import.meta.url));
 
@@ -41,6 +43,22 @@ export async function cleanUp(): Promise<void> {
   await Promise.all([...running].map((abdm) => abdm.stop()));
   for (const made of directories.splice(0)) rmSync(made, { recursive: true, force: true });
   runtime = undefined;
+}
+
+/** A HOST:PORT that nobody listens at. */
+export async function freeAddress(): Promise<string> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return `127.0.0.1:${port}`;
+}
+
+/** A key of a cluster, in a file. */
+export function clusterKey(): string {
+  const path = join(directory(), 'cluster.key');
+  writeFileSync(path, generateKey(), { mode: 0o600 });
+  return path;
 }
 
 /** One `abdm ... --json`. */
@@ -103,9 +121,13 @@ export class Abdm {
 }
 
 /** So many intermediates; their processes, and the value for --intermediates. */
-export async function intermediates(count: number, memory = '256M'): Promise<{ nodes: Abdm[]; list: string }> {
+export async function intermediates(
+  count: number,
+  memory = '256M',
+  env: Record<string, string> = {},
+): Promise<{ nodes: Abdm[]; list: string }> {
   const nodes = Array.from({ length: count }, () => {
-    return new Abdm(['intermediate', '--listen', '127.0.0.1:0', '--memory', memory]);
+    return new Abdm(['intermediate', '--listen', '127.0.0.1:0', '--memory', memory], env);
   });
   return { nodes, list: (await Promise.all(nodes.map((node) => node.address()))).join(',') };
 }
