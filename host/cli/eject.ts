@@ -18,11 +18,9 @@ import { type ClusterFlags, openSecurity } from './security.js';
 import { formatMs } from './sizes.js';
 
 export interface EjectFlags extends ClusterFlags {
-  readonly to?: string;
   readonly park?: boolean;
   readonly lease?: number;
   readonly vmKey?: string;
-  readonly intermediates?: string[];
   readonly direct?: boolean;
   readonly replicas: number;
   readonly compress: Compression;

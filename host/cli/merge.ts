@@ -17,7 +17,6 @@ export interface MergeFlags extends ClusterFlags {
   readonly listen?: string;
   readonly parked?: boolean;
   readonly vmKey?: string;
-  readonly intermediates?: string[];
   readonly rate?: number;
 }
 

