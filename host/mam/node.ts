@@ -59,6 +59,8 @@ export interface NodeOptions {
   readonly answerMs?: number;
   /** It must be connected and have said WELCOME within this. Default 5 s. */
   readonly timeoutMs?: number;
+  /** Aborted before the first WELCOME, connecting is given up, for the signal's reason. */
+  readonly signal?: AbortSignal;
   /** Called when `open` or `gone` has changed. */
   readonly onState?: (node: MamNode) => void;
 }
@@ -114,7 +116,7 @@ export class MamNode implements FrameKeeper, NodeRef {
    */
   static async connect(address: string, options: NodeOptions): Promise<MamNode> {
     const node = new MamNode(address, options);
-    await node.#open(options.timeoutMs ?? TIMEOUT_MS);
+    await node.#open(options.timeoutMs ?? TIMEOUT_MS, options.signal);
     return node;
   }
 
@@ -269,7 +271,7 @@ export class MamNode implements FrameKeeper, NodeRef {
   }
 
   /** A connection that stands, up to WELCOME. */
-  async #open(timeoutMs: number): Promise<void> {
+  async #open(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const { role, migration, security } = this.#options;
     const by = performance.now() + timeoutMs;
     let resolve!: () => void;
@@ -303,14 +305,20 @@ export class MamNode implements FrameKeeper, NodeRef {
           if (this.#channel === from) this.#onClose(reason);
         },
       },
-      { timeoutMs, ...(security && { security }) },
+      { timeoutMs, signal, ...(security && { security }) },
     );
+    const giveUp = () => channel.destroy(asAbdmError(signal?.reason));
+    signal?.addEventListener('abort', giveUp);
+    if (signal?.aborted) giveUp();
     channel.send(MessageType.HELLO, 0, encodeJson({ protocol: PROTOCOL_VERSION, role, migration }));
     const timer = setTimeout(() => {
       const text = `${this.address} accepts connections, and has not said WELCOME within ${timeoutMs} ms: is it stopped?`;
       channel.destroy(new AbdmError('PEER_UNREACHABLE', text));
     }, by - performance.now());
-    await welcome.finally(() => clearTimeout(timer));
+    await welcome.finally(() => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+    });
   }
 
   #onWelcome(body: Uint8Array): void {
