@@ -43,16 +43,23 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
   let control: Awaited<ReturnType<typeof openControl>> | undefined;
   let ending: Summary | null = null;
   // A signal before the migration has begun: whatever process was stopped goes on when this one ends.
-  let cancel = (_signal: string): void => process.exit(EXIT.aborted);
+  let cancel = (signal: string): void => {
+    output.error(new AbdmError('CANCELLED', `cancelled by ${signal}`));
+    process.exit(EXIT.aborted);
+  };
   let ejection: Ejection | undefined;
   // Others may run the VMs, or not: here they do not go on, since two must never run.
   const abandon = () => {
     for (const { image } of vms) image.abandon?.();
-    return EXIT.recoverable;
+    sayWhoStaysStopped(output, specs);
   };
   onSignal(
     (signal) => cancel(signal),
-    () => (ejection?.committed ? abandon() : EXIT.aborted),
+    () => {
+      if (!ejection?.committed) return EXIT.aborted;
+      abandon();
+      return EXIT.recoverable;
+    },
   );
   try {
     for (const spec of specs) vms.push({ name: spec.name, image: await openSource(spec) });
@@ -84,13 +91,13 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     });
     output.live('eject', meter);
     ending = await leaving.run();
-    if (ending.outcome === 'paused-recoverable') sayWhoStaysStopped(output, specs);
+    if (ending.outcome === 'paused-recoverable') abandon();
     output.summary(ending);
     if (vmKey && ending.outcome !== 'aborted') sayHowToGetBack(output, images, keyPath, lease);
     return exitCodeOf(ending, false);
   } finally {
-    if (ending ? ending.outcome === 'paused-recoverable' : ejection?.committed) abandon();
-    else for (const { image } of vms) await image.close();
+    if (ending === null && ejection?.committed) abandon();
+    for (const { image } of vms) await image.close();
     // Nothing was parked: the key opens nothing.
     if (vmKey && (ending === null || ending.outcome === 'aborted')) rmSync(keyPath, { force: true });
     control?.close(ending);

@@ -75,10 +75,11 @@ describe.skipIf(process.platform !== 'linux')('a source whose last node is lost 
     const node = await lastNode('stopped');
     const source = park(node.address);
     await node.heard;
-    source.child.kill('SIGINT');
+    source.signal('SIGINT');
     await source.event(({ type, text }) => type === 'notice' && /past the exit/.test(text));
-    const { code } = await source.stop('SIGINT');
+    const { code, events } = await source.stop('SIGINT');
     expect(code).toBe(3);
+    expect(events.at(-1)).toMatchObject({ type: 'notice', text: expect.stringContaining('stays stopped') });
     expect(isStopped(vm.pid)).toBe(true);
     expect(node.blocks.size).toBeGreaterThan(0);
   });

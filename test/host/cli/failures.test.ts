@@ -203,9 +203,10 @@ describe('a command line that is wrong', () => {
       [['fly'], /fly/],
     ];
     for (const [args, text] of cases) {
-      const { code, stderr } = await new Abdm(args).done;
+      const { code, events, stderr } = await new Abdm(args).done;
       expect([args.join(' '), code]).toEqual([args.join(' '), 1]);
       expect(stderr).toMatch(text);
+      expect(events.at(-1)).toEqual({ type: 'error', code: 'USAGE', message: expect.stringMatching(text) });
     }
   });
 

@@ -67,6 +67,22 @@ describe('a process that dies', () => {
     for (const address of list.split(',')) expect(await keptBytes(address, 256 * 2 ** 20, security)).toBe(0);
   });
 
+  test('the destination that is told to end after the source has left: recoverable, by the same command', async () => {
+    const { list } = await intermediates(2);
+    const { destination, to } = await scene.startMerge('--rate', '2MB');
+    expect((await scene.startEject(to, '--intermediates', list).done).code).toBe(0);
+    await destination.event(({ type, doneBytes }) => type === 'progress' && doneBytes > 1e6);
+    const paused = await destination.stop('SIGTERM');
+    expect(paused.code).toBe(3);
+    expect(paused.summary).toMatchObject({ outcome: 'paused-recoverable', reason: { code: 'CANCELLED' } });
+    const again = await scene.startMerge();
+    const merged = await again.destination.done;
+    expect(merged.summary?.reason ?? null).toBeNull();
+    expect(merged.code).toBe(0);
+    expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
+    for (const address of list.split(',')) expect(await keptBytes(address, 256 * 2 ** 20)).toBe(0);
+  });
+
   test('the destination, before the exit: the source finds the next one at the same address', async () => {
     const { list } = await intermediates(2);
     const to = await freeAddress();

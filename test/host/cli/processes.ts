@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
 import { generateKey } from '#abdm/host/wire/security.js';
 
 const MAIN = fileURLToPath(new URL('../../../dist/host/cli/main.js', import.meta.url));
@@ -67,6 +68,7 @@ export class Abdm {
   readonly done: Promise<Outcome>;
   readonly #outcome: Outcome = { code: null, signal: null, events: [], summary: undefined, stderr: '' };
   readonly #waiting = new Set<() => void>();
+  #signals = 0;
 
   constructor(args: readonly string[], env: Record<string, string> = {}) {
     this.child = spawn(process.execPath, [MAIN, ...args, '--json'], {
@@ -89,6 +91,10 @@ export class Abdm {
       const last = this.#outcome.events.at(-1);
       Object.assign(this.#outcome, { code, signal, summary: last?.type === 'summary' ? last : undefined });
       for (const wake of this.#waiting) wake();
+      // Whoever ends by himself, and was not hurried, sums up, or says why there is nothing to sum up.
+      if (['eject', 'merge'].includes(args[0]!) && signal === null && this.#signals < 2) {
+        expect(['summary', 'error']).toContain(last?.type);
+      }
       return this.#outcome;
     });
   }
@@ -114,8 +120,13 @@ export class Abdm {
     return (await this.event(({ type }) => type === 'listening')).address;
   }
 
+  signal(signal: NodeJS.Signals): void {
+    this.#signals++;
+    this.child.kill(signal);
+  }
+
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Outcome> {
-    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
+    if (this.child.exitCode === null && this.child.signalCode === null) this.signal(signal);
     return this.done;
   }
 }
