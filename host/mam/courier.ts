@@ -134,7 +134,8 @@ export class Courier {
     const bytes = block.bytes.byteLength;
     const { destination, replicas } = this.#mam;
     if (forDestination && destination && !avoid.has(destination)) {
-      if (destination.takes(bytes) && destination.window.hasRoom(bytes)) return [destination];
+      const { window } = destination;
+      if (destination.takes(bytes) && window.hasRoom(bytes) && !(window.isFull && replicas > 0)) return [destination];
       // Without nodes there is nobody else.
       if (replicas === 0) return destination.up ? 'busy' : 'none';
     }

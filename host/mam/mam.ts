@@ -110,7 +110,8 @@ export class Mam {
     let busy = 0;
     for (const member of this.best(key)) {
       if (avoid.has(member) || !member.takes(bytes)) continue;
-      if (!member.window.hasRoom(bytes)) busy++;
+      const { window } = member;
+      if (!window.hasRoom(bytes) || (window.isFull && this.#up.length > this.replicas)) busy++;
       else if (chain.push(member) === this.replicas) return chain;
     }
     return chain.length + busy >= this.replicas ? 'busy' : 'none';

@@ -2,12 +2,17 @@
 // fast node is never idle, and a slow one never holds more than a tenth of a second's worth of frames that others could have had long since.
 //
 //   bytes that may be outstanding = acknowledged bytes a second x (best acknowledgement + 100 ms), between two frames and 8 MiB
+//
+// Frames of zeros and duplicates are so small that hundreds of them fit into the least of windows, and whoever divides holds only so many: so a slow node
+// may have no more than its share of them (`isFull`), where others could take them.
 
 import { MAX_FRAME_BYTES } from '../wire/messages.js';
 
 const AHEAD_MS = 100;
 const MIN_BYTES = 2 * MAX_FRAME_BYTES;
 const MAX_BYTES = 8 * 1024 * 1024;
+/** A third of what a source has on its way (framer.ts). */
+const SHARE = 16;
 /** What a node acknowledges is measured over so long at a time, while it has something to acknowledge. */
 const SLICE_MS = 50;
 /** How much the last slice counts against all before it. */
@@ -16,6 +21,7 @@ const WEIGHT = 1 / 2;
 export class Window {
   /** Bytes sent and not acknowledged. */
   outstandingBytes = 0;
+  #outstanding = 0;
   /** Bytes a millisecond; 0 while nothing is known. */
   #rate = 0;
   #bestMs = Number.POSITIVE_INFINITY;
@@ -33,6 +39,11 @@ export class Window {
     return this.outstandingBytes === 0 || this.outstandingBytes + bytes <= this.bytes;
   }
 
+  /** It has its share of what may be on its way at a time. */
+  get isFull(): boolean {
+    return this.#outstanding >= SHARE;
+  }
+
   /** How long what is outstanding will take, in milliseconds, as far as one can tell. */
   get drainMs(): number {
     return this.#rate === 0 ? Number.POSITIVE_INFINITY : this.outstandingBytes / this.#rate;
@@ -41,11 +52,13 @@ export class Window {
   sent(bytes: number): void {
     if (this.outstandingBytes === 0) this.#begin();
     this.outstandingBytes += bytes;
+    this.#outstanding++;
   }
 
   /** So many bytes are outstanding no more: acknowledged after `ms`, or given up (null). */
   settled(bytes: number, ms: number | null): void {
     this.outstandingBytes -= bytes;
+    this.#outstanding--;
     if (ms === null) return;
     this.#bestMs = Math.min(this.#bestMs, ms);
     this.#sliceBytes += bytes;
