@@ -102,6 +102,25 @@ describe('several images leave together', () => {
   });
 });
 
+test('a destination that takes next to nothing does not hold up the source, however small the frames are', async () => {
+  const dir = directory();
+  // Duplicates: a frame of them has 2 KB, so that hundreds fit into the least of windows.
+  const page = seededPages(34, 64, ['random']);
+  const file = openSync(join(dir, 'in'), 'w');
+  for (let i = 0; i < 1000; i++) writeSync(file, page);
+  closeSync(file);
+  const { list } = await intermediates(2);
+  const destination = new Abdm(['merge', `a=file:${join(dir, 'a')}`, '--listen', '127.0.0.1:0', '--rate', '20K']);
+  const how = ['--to', await destination.address(), '--intermediates', list];
+  const source = await new Abdm(['eject', `a=file:${join(dir, 'in')}`, ...how]).done;
+  expect(source.code).toBe(0);
+  // It takes a second; at the pace of the destination it would be a minute.
+  expect(source.summary.exitTimeMs).toBeLessThan(10_000);
+  expect((await new Abdm(['rate', 'a', 'off']).done).code).toBe(0);
+  expect((await destination.done).code).toBe(0);
+  expect(same(join(dir, 'in'), join(dir, 'a'))).toBe(true);
+});
+
 describe('an image that went straight to the destination', () => {
   test('is the same, also where the destination is slow and pages travel uncompressed', async () => {
     const dir = directory();
