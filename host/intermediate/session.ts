@@ -29,7 +29,8 @@ const MAX_PENDING_BYTES = 4 * 2 ** 20;
 /** Likewise for answers without a frame, which cost heap rather than bytes. */
 const MAX_PENDING_MESSAGES = 1024;
 
-type Happening =
+/** What happens on a connection. */
+export type Happening =
   | { readonly type: 'hello'; readonly migration: string; readonly role: Role }
   | {
       readonly type: 'refused';

@@ -48,6 +48,7 @@ const RETRY_PAUSE_MS = 50;
 const MAX_BREAKS = 5;
 const TIMEOUT_MS = 5_000;
 
+/** Which migration a node is spoken to about, as whom, and for how long it is waited for. */
 export interface NodeOptions {
   /** 32 hexadecimal digits. */
   readonly migration: string;
@@ -177,6 +178,7 @@ export class MamNode implements FrameKeeper, NodeRef {
   }
 
   /**
+   * Gives it a block, for itself and for whoever comes behind it in the chain (FrameKeeper.put).
    * @param chain all holders in order; this node forwards to the one behind it. If it is not among them it stands before them. Empty: only this one.
    */
   put(id: number, block: Uint8Array, chain: readonly NodeRef[] = [], options: PutOptions = {}): Promise<PutResult> {
