@@ -1,0 +1,192 @@
+// What one run happens in: a directory, seeded images, nodes, a destination, a source, each a process of its own, and proxies between them where
+// the fault needs them. `close` ends all of it, and says what would not end.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { writeImage } from './image.js';
+import { Proxies, type ProxyHandle } from './proxy/proxies.js';
+import type { Rule } from './proxy/rule.js';
+import type { Random } from './random.js';
+import { Role } from './role.js';
+
+/** How a run is set up; rates so that scattering takes a second and gathering twice as long. */
+export interface SceneOptions {
+  readonly nodes?: number;
+  /** Of each node, one value for all or one for each. */
+  readonly memory?: string | readonly string[];
+  readonly replicas?: number;
+  readonly imagePages?: number;
+  /** Bytes a second, as on the command line; null for none. */
+  readonly sourceRate?: string | null;
+  readonly destinationRate?: string | null;
+  /** Proxies before every node, and before the destination. */
+  readonly proxied?: boolean;
+  /** A process leaves together with the image. */
+  readonly withProcess?: boolean;
+  /** Arguments of every role: keys, certificates. */
+  readonly secured?: readonly string[];
+}
+
+const DEFAULTS = {
+  nodes: 3,
+  memory: '64M',
+  replicas: 1,
+  imagePages: 6144,
+  sourceRate: '10MB',
+  destinationRate: '5MB',
+  proxied: false,
+  withProcess: false,
+  secured: [] as readonly string[],
+};
+
+const END_MS = 5_000;
+
+export class Node {
+  constructor(
+    readonly role: Role,
+    /** Where it listens itself. */
+    readonly ownAddress: string,
+    readonly proxy: ProxyHandle | null,
+  ) {}
+
+  /** Where the others find it. */
+  get address(): string {
+    return this.proxy?.address ?? this.ownAddress;
+  }
+}
+
+export class Scene {
+  readonly dir: string;
+  readonly options: typeof DEFAULTS & SceneOptions;
+  readonly random: Random;
+  readonly nodes: Node[] = [];
+  readonly roles: Role[] = [];
+  readonly image: string;
+  readonly out: string;
+  source!: Role;
+  destination!: Role;
+  proxies: Proxies | null = null;
+  /** `cat`: it has little memory, and answers as long as it runs. */
+  #process: ChildProcess | null = null;
+  readonly #run: string;
+  /** Where the destination listens itself, and where the source finds it. */
+  #listen = '127.0.0.1:0';
+  #to = '';
+  readonly #env: NodeJS.ProcessEnv;
+
+  constructor(random: Random, options: SceneOptions = {}) {
+    this.random = random;
+    this.options = { ...DEFAULTS, ...options } as typeof DEFAULTS & SceneOptions;
+    this.dir = mkdtempSync(join(tmpdir(), 'abdm-fault-'));
+    this.#run = join(this.dir, 'run');
+    mkdirSync(this.#run, { mode: 0o700 });
+    mkdirSync(join(this.dir, 'images'));
+    this.image = join(this.dir, 'images', 'in');
+    this.out = join(this.dir, 'images', 'out');
+    // Other roles of this host are not to be found here, nor we there.
+    this.#env = { XDG_RUNTIME_DIR: this.#run };
+  }
+
+  /** Image, nodes and destination; not yet the source. */
+  async open(): Promise<this> {
+    const { nodes, memory, imagePages, proxied } = this.options;
+    writeImage(this.image, imagePages, this.random.below(2 ** 32));
+    if (proxied) this.proxies = new Proxies();
+    if (this.options.withProcess) this.#process = spawn('cat', { stdio: ['pipe', 'pipe', 'ignore'] });
+    const sizes = Array.from({ length: nodes }, (_, i) => (typeof memory === 'string' ? memory : memory[i]!));
+    await Promise.all(sizes.map((size) => this.addNode(size)));
+    await this.startDestination();
+    return this;
+  }
+
+  /** Another node. */
+  async addNode(memory: string, rule?: Rule): Promise<Node> {
+    const args = ['intermediate', '--listen', '127.0.0.1:0', '--memory', memory, ...this.options.secured];
+    const role = this.start('node', args);
+    const own = await role.address();
+    const proxy = this.proxies ? await this.proxies.add(own) : null;
+    if (rule) await proxy!.set(rule);
+    const node = new Node(role, own, proxy);
+    this.nodes.push(node);
+    return node;
+  }
+
+  /** A destination, or the same one again where it was. */
+  async startDestination(): Promise<void> {
+    const { destinationRate, secured } = this.options;
+    const rate = destinationRate ? ['--rate', destinationRate] : [];
+    const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.out}-process`] : [])];
+    const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...secured];
+    this.destination = this.start('destination', args);
+    if (this.#to !== '') return;
+    this.#listen = await this.destination.address();
+    this.#to = this.proxies ? (await this.proxies.add(this.#listen)).address : this.#listen;
+  }
+
+  startSource(...more: string[]): Role {
+    const { replicas, sourceRate, secured } = this.options;
+    const nodes = this.nodes.map(({ address }) => address).join(',');
+    const images = [`a=file:${this.image}`, ...(this.#process ? [`p=process:${this.#process.pid}`] : [])];
+    const args = ['eject', ...images, '--to', this.#to, '--intermediates', nodes, ...secured];
+    if (replicas > 1) args.push('--replicas', String(replicas));
+    if (sourceRate) args.push('--rate', sourceRate);
+    this.source = this.start('source', [...args, ...more]);
+    return this.source;
+  }
+
+  /** Both ends, however they end. */
+  async ended(): Promise<void> {
+    await Promise.all([this.source.ended, this.destination.ended]);
+  }
+
+  /** An `abdm` of this scene, which is ended with it. */
+  start(name: string, args: readonly string[]): Role {
+    const unique = `${name}${this.roles.filter((role) => role.name.startsWith(name)).length + 1}`;
+    const role = new Role(unique, args, join(this.dir, `${unique}.log`), this.#env);
+    this.roles.push(role);
+    return role;
+  }
+
+  /** Whether the process that was to leave runs as before; true if there is none. */
+  async processAnswers(): Promise<boolean> {
+    if (!this.#process) return true;
+    this.#process.stdin!.write('?');
+    return Promise.race([once(this.#process.stdout!, 'data').then(() => true), sleep(1_000, false)]);
+  }
+
+  /** Ends everything. Returns what did not end as it should: ends that still ran, and nodes that did not stop when told to. */
+  async close(): Promise<string[]> {
+    const nodes = new Set(this.nodes.map((node) => node.role));
+    const stuck: string[] = [];
+    for (const role of this.roles.filter(({ over }) => !over)) {
+      role.signal('SIGCONT');
+      role.signal(nodes.has(role) ? 'SIGTERM' : 'SIGKILL');
+      if (!nodes.has(role)) stuck.push(`${role.name} still ran`);
+    }
+    const timer = setTimeout(() => {
+      for (const role of this.roles.filter(({ over }) => !over)) {
+        stuck.push(`${role.name} did not end when told to`);
+        role.signal('SIGKILL');
+      }
+    }, END_MS);
+    await Promise.all(this.roles.map(({ ended }) => ended));
+    clearTimeout(timer);
+    this.#process?.kill('SIGKILL');
+    await this.proxies?.close();
+    return stuck;
+  }
+
+  /** At once, when the runner itself is ended. */
+  kill(): void {
+    for (const role of this.roles) role.signal('SIGKILL');
+    this.#process?.kill('SIGKILL');
+    this.remove();
+  }
+
+  remove(): void {
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
