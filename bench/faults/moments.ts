@@ -8,7 +8,7 @@
 //   after the exit   the source has gone
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from './random.js';
-import type { Progress } from './role.js';
+import type { Progress, Role } from './role.js';
 import type { Scene } from './scene.js';
 
 export const PHASES = ['setup', 'scatter', 'switch-over', 'gather', 'after the exit'] as const;
@@ -43,7 +43,7 @@ export async function moment(phase: Phase, scene: Scene, random: Random): Promis
       await sleep(share * SWITCH_OVER_MS);
       return;
     case 'gather':
-      await destination.reaches(has(0.01 + share * 0.85));
+      await Promise.race([destination.reaches(has(0.01 + share * 0.85)), failed(source)]);
       await sleep(random.next() * STEP_MS);
       return;
     case 'after the exit': {
@@ -54,4 +54,10 @@ export async function moment(phase: Phase, scene: Scene, random: Random): Promis
       return;
     }
   }
+}
+
+/** Resolves if it ends otherwise than well: what others do later does not come then. */
+async function failed(source: Role): Promise<void> {
+  await source.ended;
+  if (source.code === 0) await new Promise(() => {});
 }

@@ -105,15 +105,16 @@ async function once(fault: Fault, seed: number, work: (run: Run) => Promise<void
     ]);
   } catch (error) {
     verdict.broken.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
-  } finally {
-    over.abort();
-    verdict.broken.push(...(await scene.close()));
-    open.delete(scene);
   }
+  over.abort();
+  // What is still being judged after the deadline does not count any more.
+  const broken = [...verdict.broken];
+  broken.push(...(await scene.close()));
+  open.delete(scene);
   return {
     seed,
     notes,
-    broken: verdict.broken,
+    broken,
     scene,
     exitMs: scene.source?.summary?.exitTimeMs ?? null,
     totalMs: scene.destination?.summary?.totalMigrationTimeMs ?? null,

@@ -34,7 +34,7 @@ const DEFAULTS = {
   nodes: 3,
   memory: '64M',
   replicas: 1,
-  imagePages: 6144,
+  imagePages: 5120,
   sourceRate: '10MB',
   destinationRate: '5MB',
   proxied: false,
@@ -43,6 +43,8 @@ const DEFAULTS = {
 };
 
 const END_MS = 5_000;
+/** What the source said before it ended has arrived by then. */
+const HEAR_MS = 1_000;
 
 export class Node {
   constructor(
@@ -66,6 +68,8 @@ export class Scene {
   readonly roles: Role[] = [];
   readonly image: string;
   readonly out: string;
+  /** Where the process goes, if one leaves. */
+  readonly processOut: string;
   source!: Role;
   destination!: Role;
   proxies: Proxies | null = null;
@@ -86,6 +90,7 @@ export class Scene {
     mkdirSync(join(this.dir, 'images'));
     this.image = join(this.dir, 'images', 'in');
     this.out = join(this.dir, 'images', 'out');
+    this.processOut = join(this.dir, 'images', 'out-process');
     // Other roles of this host are not to be found here, nor we there.
     this.#env = { XDG_RUNTIME_DIR: this.#run };
   }
@@ -118,7 +123,7 @@ export class Scene {
   async startDestination(): Promise<void> {
     const { destinationRate, secured } = this.options;
     const rate = destinationRate ? ['--rate', destinationRate] : [];
-    const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.out}-process`] : [])];
+    const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.processOut}`] : [])];
     const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...secured];
     this.destination = this.start('destination', args);
     if (this.#to !== '') return;
@@ -137,9 +142,15 @@ export class Scene {
     return this.source;
   }
 
-  /** Both ends, however they end. */
+  /** Until both ends have ended, however they do. A destination that has heard of no source would wait for ever: it is told to stop. */
   async ended(): Promise<void> {
-    await Promise.all([this.source.ended, this.destination.ended]);
+    await this.source.ended;
+    const { source, destination } = this;
+    if (source.code !== 0) {
+      const heard = await Promise.race([destination.event(({ type }) => type === 'images'), sleep(HEAR_MS)]);
+      if (!heard) destination.signal('SIGTERM');
+    }
+    await destination.ended;
   }
 
   /** An `abdm` of this scene, which is ended with it. */

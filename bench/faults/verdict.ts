@@ -1,7 +1,7 @@
 // Whether a run ended as promised: everything that it left is held against the image, the exit codes and the summaries. Each function adds what is
 // broken, in words; a run without any is as promised.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_BYTES } from 'abdm';
 import type { Security } from '#abdm/host/wire/security.js';
@@ -28,17 +28,17 @@ export class Verdict {
   }
 
   /** The image arrived, bit by bit, and nothing lies beside it. */
-  arrived({ image, out }: Scene): void {
+  arrived({ image, out, processOut }: Scene): void {
     this.expect(
       existsSync(out) && readFileSync(image).equals(readFileSync(out)),
       'the image that arrived is not the one that left',
     );
-    this.#onlyImages(out, ['in', 'out']);
+    this.#onlyImages([image, out, processOut]);
   }
 
   /** Nothing was made of it. */
-  nothingArrived({ out }: Scene): void {
-    this.#onlyImages(out, ['in']);
+  nothingArrived({ image }: Scene): void {
+    this.#onlyImages([image]);
   }
 
   /** Completed at both ends. */
@@ -95,9 +95,10 @@ export class Verdict {
     }
   }
 
-  #onlyImages(out: string, names: readonly string[]): void {
-    const there = readdirSync(dirname(out)).filter((name) => !names.includes(name));
-    this.expect(there.length === 0, `left behind: ${there.join(', ')}`);
+  #onlyImages(expected: readonly string[]): void {
+    const directory = dirname(expected[0]!);
+    const others = readdirSync(directory).filter((name) => !expected.includes(join(directory, name)));
+    this.expect(others.length === 0, `left behind: ${others.join(', ')}`);
   }
 
   #rightBeside({ image, out }: Scene, lost: readonly (readonly [number, number])[]): void {

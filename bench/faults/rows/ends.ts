@@ -12,22 +12,17 @@ const sourceKilled: Fault = {
   promise: 'source killed before the exit: aborted, nothing left behind; after it: completed',
   scene: (_random, seed) => ({ nodes: 3, replicas: 1 + (seed % 2) }),
   async run({ scene, verdict, seed, random, note }) {
-    const { source, destination } = { source: scene.startSource(), destination: scene.destination };
+    const source = scene.startSource();
+    const { destination } = scene;
     const when = (['before', 'around', 'after'] as const)[seed % 3]!;
     if (when === 'before') await moment(random.pick(BEFORE), scene, random);
     else if (when === 'around') await moment('switch-over', scene, random);
     else await source.event(({ type }) => type === 'summary');
     note(`${when} the exit`);
     const exited = source.summary !== null;
+    verdict.expect(exited || !source.over, `source: ended by itself with exit code ${source.code}`);
     source.signal('SIGKILL');
-    await source.ended;
-    // Killed while it waited to be connected to, a destination has not heard of it: it goes on waiting for another.
-    const heard = await Promise.race([destination.event(({ type }) => type === 'images'), sleep(1_000)]);
-    if (!heard) {
-      note('nobody had heard of it');
-      destination.signal('SIGTERM');
-    }
-    await destination.ended;
+    await scene.ended();
     const completed = when === 'after' || exited || (when === 'around' && destination.code === 0);
     if (completed) {
       verdict.outcome(destination, 0, 'completed');
@@ -98,10 +93,7 @@ const cancel: Fault = {
         !summary || summary.reason?.code === 'CANCELLED',
         `source: reason ${summary?.reason?.code}, not CANCELLED`,
       );
-      // One that had not been heard of is still waited for.
-      const heard = await Promise.race([scene.destination.event(({ type }) => type === 'images'), sleep(500)]);
-      if (!heard) scene.destination.signal('SIGTERM');
-      await scene.destination.ended;
+      await scene.ended();
       verdict.outcome(scene.destination, 2, 'aborted');
       verdict.nothingArrived(scene);
     }
