@@ -28,10 +28,17 @@ export class Role {
   #over = false;
   #wakes: (() => void)[] = [];
 
-  /** Starts `abdm`; what it says goes to `log` too. */
-  constructor(name: string, args: readonly string[], log: string, env: NodeJS.ProcessEnv = {}) {
+  /** Starts `abdm`, behind a `launcher` if there is one; what it says goes to `log` too. */
+  constructor(
+    name: string,
+    args: readonly string[],
+    log: string,
+    env: NodeJS.ProcessEnv = {},
+    launcher: readonly string[] = [],
+  ) {
     this.name = name;
-    this.#child = spawn(process.execPath, [MAIN, ...args, '--json'], {
+    const command = [...launcher, process.execPath, MAIN, ...args, '--json'];
+    this.#child = spawn(command[0]!, command.slice(1), {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...env },
     });
