@@ -7,9 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writeImage } from './image.js';
+import type { Credentials } from './keys.js';
 import { Proxies, type ProxyHandle } from './proxy/proxies.js';
 import type { Rule } from './proxy/rule.js';
 import type { Random } from './random.js';
+import { SessionRecorder } from './recorder.js';
 import { Role } from './role.js';
 
 /** How a run is set up; rates so that scattering takes a second and gathering twice as long. */
@@ -26,8 +28,12 @@ export interface SceneOptions {
   readonly proxied?: boolean;
   /** A process leaves together with the image. */
   readonly withProcess?: boolean;
-  /** Arguments of every role: keys, certificates. */
-  readonly secured?: readonly string[];
+  /** Made for this scene, in a directory of it: every role has them. */
+  readonly credentials?: (directory: string) => Credentials;
+  /** The source finds the nodes by what they announce. */
+  readonly announced?: boolean;
+  /** What the source says to the first node is recorded. */
+  readonly recorded?: boolean;
 }
 
 const DEFAULTS = {
@@ -39,7 +45,8 @@ const DEFAULTS = {
   destinationRate: '5MB',
   proxied: false,
   withProcess: false,
-  secured: [] as readonly string[],
+  announced: false,
+  recorded: false,
 };
 
 const END_MS = 5_000;
@@ -80,6 +87,10 @@ export class Scene {
   #listen = '127.0.0.1:0';
   #to = '';
   readonly #env: NodeJS.ProcessEnv;
+  readonly credentials: Credentials | null;
+  /** The multicast group of this scene. */
+  readonly announcements: string;
+  recorder: SessionRecorder | null = null;
 
   constructor(random: Random, options: SceneOptions = {}) {
     this.random = random;
@@ -91,8 +102,16 @@ export class Scene {
     this.image = join(this.dir, 'images', 'in');
     this.out = join(this.dir, 'images', 'out');
     this.processOut = join(this.dir, 'images', 'out-process');
+    this.credentials = this.options.credentials?.(this.dir) ?? null;
+    const [group, port] = [random.below(256), 10_000 + random.below(20_000)];
+    this.announcements = `239.77.${group}.${random.below(256)}:${port}`;
     // Other roles of this host are not to be found here, nor we there.
-    this.#env = { XDG_RUNTIME_DIR: this.#run };
+    this.#env = { XDG_RUNTIME_DIR: this.#run, ABDM_ANNOUNCEMENTS: this.announcements };
+  }
+
+  /** What every role is told of keys and certificates. */
+  get secured(): readonly string[] {
+    return this.credentials?.args ?? [];
   }
 
   /** Image, nodes and destination; not yet the source. */
@@ -103,13 +122,14 @@ export class Scene {
     if (this.options.withProcess) this.#process = spawn('cat', { stdio: ['pipe', 'pipe', 'ignore'] });
     const sizes = Array.from({ length: nodes }, (_, i) => (typeof memory === 'string' ? memory : memory[i]!));
     await Promise.all(sizes.map((size) => this.addNode(size)));
+    if (this.options.recorded) this.recorder = await new SessionRecorder(this.nodes[0]!.ownAddress).listen();
     await this.startDestination();
     return this;
   }
 
   /** Another node. */
   async addNode(memory: string, rule?: Rule): Promise<Node> {
-    const args = ['intermediate', '--listen', '127.0.0.1:0', '--memory', memory, ...this.options.secured];
+    const args = ['intermediate', '--listen', '127.0.0.1:0', '--memory', memory, ...this.secured];
     const role = this.start('node', args);
     const own = await role.address();
     const proxy = this.proxies ? await this.proxies.add(own) : null;
@@ -121,10 +141,10 @@ export class Scene {
 
   /** A destination, or the same one again where it was. */
   async startDestination(): Promise<void> {
-    const { destinationRate, secured } = this.options;
+    const { destinationRate } = this.options;
     const rate = destinationRate ? ['--rate', destinationRate] : [];
     const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.processOut}`] : [])];
-    const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...secured];
+    const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...this.secured];
     this.destination = this.start('destination', args);
     if (this.#to !== '') return;
     this.#listen = await this.destination.address();
@@ -132,10 +152,12 @@ export class Scene {
   }
 
   startSource(...more: string[]): Role {
-    const { replicas, sourceRate, secured } = this.options;
-    const nodes = this.nodes.map(({ address }) => address).join(',');
+    const { replicas, sourceRate, announced } = this.options;
+    const addresses = this.nodes.map(({ address }) => address);
+    if (this.recorder) addresses[0] = this.recorder.address;
+    const nodes = announced ? [] : ['--intermediates', addresses.join(',')];
     const images = [`a=file:${this.image}`, ...(this.#process ? [`p=process:${this.#process.pid}`] : [])];
-    const args = ['eject', ...images, '--to', this.#to, '--intermediates', nodes, ...secured];
+    const args = ['eject', ...images, '--to', this.#to, ...nodes, ...this.secured];
     if (replicas > 1) args.push('--replicas', String(replicas));
     if (sourceRate) args.push('--rate', sourceRate);
     this.source = this.start('source', [...args, ...more]);
@@ -186,6 +208,7 @@ export class Scene {
     await Promise.all(this.roles.map(({ ended }) => ended));
     clearTimeout(timer);
     this.#process?.kill('SIGKILL');
+    this.recorder?.close();
     await this.proxies?.close();
     return stuck;
   }
