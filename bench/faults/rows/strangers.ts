@@ -8,8 +8,7 @@ import { encodeHeader, HEADER_BYTES, MessageType, PROTOCOL_VERSION } from '#abdm
 import { OPEN, type Security } from '#abdm/host/wire/security.js';
 import type { Fault, Run } from '../fault.js';
 import { Authority, type Credentials, makeKey } from '../keys.js';
-import { AnnouncementRecorder, SessionRecorder } from '../recorder.js';
-import type { Scene } from '../scene.js';
+import { AnnouncementRecorder } from '../recorder.js';
 
 /** How often a stranger tries each door. */
 const KNOCKS = 4;
