@@ -31,8 +31,11 @@ export function writeImage(path: string, pages: number, ...seeds: readonly (numb
   const image = Buffer.alloc(pages * PAGE_BYTES);
   for (let at = 0; at < image.length; at += PAGE_BYTES) {
     const kind = random.pick(KINDS);
-    if (kind === 'text') text.copy(image, at, random.below(TEXT_BYTES), text.length);
-    else if (kind === 'random') cipher.update(zero).copy(image, at);
+    if (kind === 'text') {
+      const from = random.below(TEXT_BYTES);
+      text.copy(image, at, from, from + PAGE_BYTES);
+    }
+    if (kind === 'random') cipher.update(zero).copy(image, at);
     else if (kind === 'sparse') image.writeUInt32LE(random.below(2 ** 32), at + random.below(1000) * 4);
     else if (kind === 'duplicate' && at > 0) {
       const from = random.below(at / PAGE_BYTES) * PAGE_BYTES;

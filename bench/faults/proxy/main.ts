@@ -2,11 +2,11 @@
 import { TcpProxy, type Totals } from './proxy.js';
 import type { Answer, Command } from './rule.js';
 
-const totals: Totals = { frames: 0, tampered: 0, resets: 0, resetAt: null };
+const totals: Totals = { frames: 0, tampered: 0, resets: 0, resetAt: null, lie: null };
 const proxies: TcpProxy[] = [];
 
 async function answer(command: Command): Promise<Answer> {
-  const { call, add, set, resetAt, counts } = command;
+  const { call, add, set, resetAt, liar, counts } = command;
   if (add) {
     const proxy = new TcpProxy(add.target, totals);
     const address = await proxy.listen();
@@ -14,7 +14,10 @@ async function answer(command: Command): Promise<Answer> {
   }
   if (set) proxies[set.proxy]!.rule = set.rule;
   if (resetAt !== undefined) totals.resetAt = totals.frames + resetAt;
-  return counts ? { call, counts: totals } : { call };
+  if (liar) totals.lie = { how: liar.how, honest: liar.answer - 1, liar: null };
+  return counts
+    ? { call, counts: { frames: totals.frames, tampered: totals.tampered, resets: totals.resets } }
+    : { call };
 }
 
 process.on('message', (command: Command) => {

@@ -2,7 +2,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { Answer, Command, Counts, Rule } from './rule.js';
+import type { Answer, Command, Counts, Rule, Tamper } from './rule.js';
 
 const MAIN = fileURLToPath(new URL('main.js', import.meta.url));
 
@@ -34,6 +34,11 @@ export class Proxies {
   /** The connection on which the n-th frame from now passes is reset behind it. */
   async resetAt(n: number): Promise<void> {
     await this.#call({ resetAt: n });
+  }
+
+  /** The node that gives the n-th answer to GET from now lies from then on. */
+  async lie(how: Tamper, answer: number): Promise<void> {
+    await this.#call({ liar: { how, answer } });
   }
 
   async counts(): Promise<Counts> {

@@ -9,7 +9,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { MessageType } from '#abdm/host/wire/messages.js';
 import { bodyOf, type Message, MessageSplitter } from './messages.js';
-import type { Direction, Rule } from './rule.js';
+import type { Direction, Rule, Tamper } from './rule.js';
 import { pretend, Tamperer } from './tamper.js';
 
 /** What all proxies of a process count together. */
@@ -19,6 +19,8 @@ export interface Totals {
   resets: number;
   /** The connection is reset when `frames` is this. */
   resetAt: number | null;
+  /** Who answers GET with something else, and how: the one whose turn it is after so many honest answers. */
+  lie: { readonly how: Tamper; honest: number; liar: TcpProxy | null } | null;
 }
 
 export class TcpProxy {
@@ -94,19 +96,22 @@ export class TcpProxy {
   }
 
   #edited(direction: Direction, message: Message): Buffer {
-    const { tamper, freeBytes } = this.rule;
+    const { remembered, freeBytes } = this.rule;
     if (direction === 'down' && freeBytes !== undefined) return pretend(message, freeBytes);
-    if (tamper === undefined) return message.bytes;
+    if (!remembered) return message.bytes;
     if (message.type === MessageType.HELLO) this.#tamperer.hello(bodyOf(message));
     else if (message.type === MessageType.PUT) this.#tamperer.remember(message);
-    else if (message.type === MessageType.FRAME) {
-      const changed = this.#tamperer.change(message, tamper);
-      if (changed) {
-        this.#totals.tampered++;
-        return changed;
-      }
-    }
+    else if (message.type === MessageType.FRAME) return this.#answer(message);
     return message.bytes;
+  }
+
+  #answer(message: Message): Buffer {
+    const { lie } = this.#totals;
+    if (lie === null) return message.bytes;
+    if (lie.liar === null && lie.honest-- <= 0) lie.liar = this;
+    const changed = lie.liar === this ? this.#tamperer.change(message, lie.how) : null;
+    if (changed) this.#totals.tampered++;
+    return changed ?? message.bytes;
   }
 
   /** Until the link has carried so many bytes more. */

@@ -10,13 +10,14 @@ export interface Rule {
   readonly deaf?: Direction;
   /** Nothing passes either way, and nothing is thrown away. */
   readonly frozen?: boolean;
-  /** The answers to GET are other bytes than the node's. */
-  readonly tamper?: Tamper;
+  /** What is put here is kept in mind, so that other answers than the node's can be made of it. */
+  readonly remembered?: boolean;
   /** WELCOME and STORED speak of so many free bytes. */
   readonly freeBytes?: number;
 }
 
 /**
+ * What becomes of a node's answers to GET:
  * flip    one bit of it is another
  * swap    the bytes of another frame of the same migration, under this frame's id or under their own
  * old     the bytes that this id had in the migration before
@@ -30,12 +31,15 @@ export interface Command {
   readonly set?: { readonly proxy: number; readonly rule: Rule };
   /** Reset the connection on which the n-th frame from now passes, just behind it; all proxies together. */
   readonly resetAt?: number;
+  /** The node that gives the n-th answer to GET from now lies from then on; all others are honest. */
+  readonly liar?: { readonly how: Tamper; readonly answer: number };
   readonly counts?: true;
 }
 
 export interface Counts {
   /** PUT and FRAME messages that have passed. */
   readonly frames: number;
+  /** Answers to GET that were changed. */
   readonly tampered: number;
   readonly resets: number;
 }

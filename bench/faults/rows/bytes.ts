@@ -16,20 +16,21 @@ const tampered: Fault = {
   async run(run) {
     const { scene, verdict, seed, random, note } = run;
     const how = HOW[Math.floor(seed / 2) % HOW.length]!;
-    const node = random.pick(scene.nodes);
-    await node.proxy!.set({ tamper: how });
-    note(`${node.role.name}: ${how}, R=${scene.options.replicas}`);
+    for (const { proxy } of scene.nodes) await proxy!.set({ remembered: true });
     // An old frame is one of the same id of a migration before this one, of the same image to the same nodes.
     if (how === 'old') {
       await undisturbed(run);
       rmSync(scene.out, { force: true });
       await scene.startDestination();
     }
+    const answer = 1 + random.below(12);
+    await scene.proxies!.lie(how, answer);
+    note(`${how} from answer ${answer}, R=${scene.options.replicas}`);
     scene.startSource();
     await scene.ended();
     const { tampered } = await scene.proxies!.counts();
     note(`${tampered} answers changed`);
-    verdict.expect(tampered > 0, 'nothing was changed: no frame was fetched from that node');
+    verdict.expect(tampered > 0, 'no answer was changed');
     if (scene.options.replicas > 1 || scene.destination.code === 0) verdict.completed(scene);
     else if (scene.source.code === 2) verdict.aborted(scene);
     else verdict.named(scene);
