@@ -111,14 +111,18 @@ export class Verdict {
   }
 }
 
-/** The longest time in which a role's work did not grow, from its first to its last page. */
+/**
+ * The longest time in which a role's work did not grow, from its first page to its end. A destination that has merged everything waits for the
+ * source's word that this was all: that is no work of its own.
+ */
 export function longestStallMs(role: Role): number {
   let longest = 0;
   let since: number | null = null;
   let before = -1;
-  for (const { type, atMs, phase, doneBytes, wireBytes } of role.events) {
+  for (const { type, atMs, phase, doneBytes, totalBytes, wireBytes } of role.events) {
     if (type === 'summary' && since !== null) longest = Math.max(longest, atMs - since);
     if (type !== 'progress' || (phase !== 'dividing' && phase !== 'gathering')) continue;
+    if (phase === 'gathering' && doneBytes === totalBytes) return longest;
     const work = (doneBytes as number) + (wireBytes as number);
     if (since !== null) longest = Math.max(longest, atMs - since);
     if (work !== before && work > 0) since = atMs;
