@@ -31,7 +31,7 @@
 // SipHash adds about 6 %: running it for several pages at once, or in vectors, gained next to nothing.
 
 import { NH_KEY, NH_KEY_BYTES, PAGE_BYTES, SIP_KEY, TAG_KEY } from './layout';
-import { touch } from './page';
+import { HEAD_BYTES, touch } from './page';
 import { sipHash128 } from './siphash';
 
 /** What keeps the uses of the first half of the secret apart: ASCII "abdm/nh" and a zero, and "abdm/tag". */
@@ -109,9 +109,10 @@ export function contentId(ptr: usize, outPtr: usize): void {
 export function contentIds(ptr: usize, pages: u32, outPtr: usize): void {
   const end = ptr + <usize>pages * PAGE_BYTES;
   while (ptr !== end) {
-    touch(ptr, PAGE_BYTES);
+    const next = ptr + PAGE_BYTES;
+    if (next !== end) touch(next, HEAD_BYTES);
     contentId(ptr, outPtr);
-    ptr += PAGE_BYTES;
+    ptr = next;
     outPtr += 16;
   }
 }

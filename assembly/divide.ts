@@ -39,11 +39,16 @@ const MAX_DELTA: u32 = 0xffff;
 
 const RESULT_FRAMES: usize = RESULT + 24;
 
+/** Values of `naming`: a frame that is made again is NAMED, for what it holds left before and must not be taken for a duplicate of itself. */
+const NAMELESS: u32 = 0;
+const DEDUPLICATED: u32 = 1;
+
 /**
  * Divides `pages` pages at `pagesPtr` into frames at `outPtr`. Their pfns are `base` plus the ascending u32 at BATCH_PFNS. Frames get the ids
  * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. Of the pages that have to be sent the first `tries` are compressed if
- * that makes them smaller; if `windowPtr` is not 0, with high ratio and one window across each frame, for which 256 KiB of room are there. Without
- * `withIds` pages have no content ids and nothing is deduplicated. Returns the number of frames, or -1 if they might not fit into `outBytes`.
+ * that makes them smaller; if `windowPtr` is not 0, with high ratio and one window across each frame, for which 256 KiB of room are there. Pages have
+ * content ids unless `naming` is NAMELESS, and are deduplicated, and remembered for that, if it is DEDUPLICATED. Returns the number of frames, or -1 if
+ * they might not fit into `outBytes`.
  */
 export function divide(
   pagesPtr: usize,
@@ -55,9 +60,10 @@ export function divide(
   outBytes: usize,
   acceleration: u32,
   tries: u32,
-  withIds: bool,
+  naming: u32,
   windowPtr: usize,
 ): i32 {
+  const withIds = naming !== NAMELESS;
   // Before anything is remembered in the table: it must never refer to a frame that was not written.
   if (pages === 0 || pages > BATCH_PAGES || batchBound(pages) > outBytes) return -1;
   memory.fill(RESULT, 0, 24);
@@ -68,7 +74,7 @@ export function divide(
   let record = RESULT_FRAMES;
   while (first < pages) {
     const count = frameExtent(first, pages);
-    if (withIds) findDuplicates(first, count, id);
+    if (naming === DEDUPLICATED) findDuplicates(first, count, id);
     const sent = load<u32>(RESULT, 12) + load<u32>(RESULT, 16);
     const left = tries > sent ? tries - sent : 0;
     const bytes = writeFrame(pagesPtr, first, count, vm, <u64>base, id, outPtr, acceleration, left, withIds, windowPtr);

@@ -18,6 +18,8 @@ export const MAX_NODES = 256;
 /** Where the sized part of the engine's memory begins (assembly/layout.ts). */
 export const FIXED_BYTES = 0x70000;
 export const RESULT_PTR = 0x400;
+/** The 16 bytes that key frame tags. */
+export const TAG_KEY_PTR = 0x3440;
 export const NODES_PTR = 0x3800;
 export const PICKS_PTR = 0x5000;
 export const BATCH_PFNS_PTR = 0x5400;
@@ -111,6 +113,7 @@ export interface EngineExports {
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
    * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed: each by itself
    * if `windowPtr` is 0, otherwise with high ratio and one window across each frame, whose 256 KiB lie there if they have to be copied together.
+   * `naming`: 0 without content ids, 1 with content ids and deduplication, 2 with content ids only.
    */
   divide(
     pagesPtr: number,
@@ -122,7 +125,7 @@ export interface EngineExports {
     outBytes: number,
     acceleration: number,
     tries: number,
-    withIds: number,
+    naming: number,
     windowPtr: number,
   ): number;
 

@@ -1,9 +1,13 @@
-// Checks frames where they lie, for those who keep frames but have no key: lengths, header, page table, checksum.
+// Checks blocks where they lie, for those who keep them but have no key: frames (lengths, header, page table, checksum) and sealed blocks.
 
-import { compileEngine, type EngineMemory, engineOver } from './engine.js';
+import { compileEngine, type Engine, type EngineMemory, engineOver } from './engine.js';
 import { type AbdmErrorCode, frameError } from './errors.js';
+import { checkSealed, looksSealed, SEAL_BYTES } from './sealed.js';
 
-/** Looks at the `bytes` bytes at `ptr` of a memory; null if they are a frame with the id `frameId`, or the code of what is wrong. */
+/**
+ * Looks at the `bytes` bytes at `ptr` of a memory; null if they are a frame or a sealed block with the id `frameId`, or the code of what is
+ * wrong.
+ */
 export type FrameChecker = (memory: EngineMemory, ptr: number, bytes: number, frameId: number) => AbdmErrorCode | null;
 
 /**
@@ -11,16 +15,17 @@ export type FrameChecker = (memory: EngineMemory, ptr: number, bytes: number, fr
  */
 export async function createFrameChecker(): Promise<FrameChecker> {
   const module = await compileEngine();
-  const engines = new WeakMap<EngineMemory, ReturnType<typeof engineOver>>();
+  const engines = new WeakMap<EngineMemory, Engine>();
   return (memory, ptr, bytes, frameId) => {
     let engine = engines.get(memory);
     if (!engine) {
       engine = engineOver(module, memory);
       engines.set(memory, engine);
     }
+    const view = new DataView(memory.buffer);
+    if (bytes >= SEAL_BYTES && looksSealed(view, ptr)) return checkSealed(engine, view, ptr, bytes, frameId);
     const error = engine.exports.frameCheck(ptr, bytes);
     if (error !== 0) return frameError(error, '').code;
-    const id = new DataView(memory.buffer).getBigUint64(ptr + 8, true);
-    return id === BigInt(frameId) ? null : 'FRAME_MALFORMED';
+    return view.getBigUint64(ptr + 8, true) === BigInt(frameId) ? null : 'FRAME_MALFORMED';
   };
 }

@@ -105,6 +105,11 @@ export interface DividerCounts {
 
 const WARM_UP_PAGES = 4096;
 
+/** What `divide` does with content ids (abi.ts). */
+const NAMELESS = 0;
+const DEDUPLICATED = 1;
+const NAMED = 2;
+
 type FullOptions = Required<Omit<DividerOptions, 'linkBytesPerS'>> & Pick<DividerOptions, 'linkBytesPerS'>;
 
 const COMPRESSIONS: readonly Compression[] = ['none', 'lz4', 'high'];
@@ -127,7 +132,7 @@ export class Divider {
   /** Room for a frame's pages one behind the other; 0 if they are compressed each by itself. */
   readonly #windowPtr: number;
   readonly #pays: PaysOnLink | null;
-  readonly #withIds: number;
+  readonly #naming: number;
   readonly #batches: Slots;
   readonly #frames: Slots;
   #nextId = 1;
@@ -141,7 +146,7 @@ export class Divider {
     this.#windowPtr = windowPtr;
     this.#acceleration = options.acceleration;
     this.#pays = options.linkBytesPerS === undefined ? null : new PaysOnLink(options.linkBytesPerS);
-    this.#withIds = options.contentIds ? 1 : 0;
+    this.#naming = options.contentIds ? DEDUPLICATED : NAMELESS;
     this.batchPages = options.batchPages;
     this.#batches = new Slots('batch', batchesPtr, options.batchPages * PAGE_BYTES, options.batches);
     this.#frames = new Slots('frame', framesPtr, slotBytes(options.batchPages), options.slots);
@@ -207,25 +212,39 @@ export class Divider {
     for (let page = 1; page <= WARM_UP_PAGES; page += this.batchPages) {
       // A number of its own makes each page new: a duplicate would not be compressed.
       for (let i = 0; i < this.batchPages; i++) this.#view.setUint32(batch.ptr + i * PAGE_BYTES, page + i, true);
-      this.#callDivide(batch, { vm: 0, base: 0, pages: this.batchPages }, slot, BATCH_PAGES);
+      this.#callDivide(
+        batch,
+        { vm: 0, base: 0, pages: this.batchPages },
+        this.#nextId,
+        slot,
+        BATCH_PAGES,
+        this.#naming,
+      );
     }
     batch.bytes.fill(0);
     this.#frames.give(slot);
     batch.release();
   }
 
-  #callDivide(batch: Batch, { pages, vm, base }: BatchPages, slot: Slot, tries: number): number {
+  #callDivide(
+    batch: Batch,
+    { pages, vm, base }: BatchPages,
+    id: number,
+    slot: Slot,
+    tries: number,
+    naming: number,
+  ): number {
     return this.#engine.exports.divide(
       batch.ptr,
       pages,
       vm,
       base,
-      this.#nextId,
+      id,
       slot.ptr,
       this.#frames.bytes,
       this.#acceleration,
       tries,
-      this.#withIds,
+      naming,
       this.#windowPtr,
     );
   }
@@ -249,11 +268,38 @@ export class Divider {
 
   /** Divides a batch. Throws NO_SLOT if no slot is free (`ready` tells when), USAGE if the pages are impossible. */
   divide(batch: Batch, pages: BatchPages): DividedFrame[] {
-    this.#writePfns(pages);
-    const slot = this.#frames.take();
     const tries = this.#compress === 'none' ? 0 : Math.min(this.#pays?.next() ?? BATCH_PAGES, BATCH_PAGES);
     const startedMs = performance.now();
-    const frames = this.#callDivide(batch, pages, slot, tries);
+    const { frames, release } = this.#fillSlot(batch, pages, this.#nextId, tries, this.#naming);
+    this.#count(frames, tries, performance.now() - startedMs);
+    return Array.from({ length: frames }, (_, i) => {
+      const frame = this.#frame(i, this.#nextId++, pages, release);
+      this.counts.frameBytes += frame.bytes.length;
+      return frame;
+    });
+  }
+
+  /**
+   * Makes frame `id` once more, of the pages that it had, which must not have changed since: for when its bytes were lost. They need not be the same
+   * now, since no page in it is a duplicate; but every page has the slot that it had, so that duplicates which refer to it still do. Throws as
+   * `divide` does, and counts nothing.
+   */
+  divideAgain(batch: Batch, pages: BatchPages, id: number): DividedFrame {
+    requireInteger('id', id, 1, this.#nextId - 1);
+    requireInteger('pages', pages.pages, 1, FRAME_PAGES);
+    const tries = this.#compress === 'none' ? 0 : BATCH_PAGES;
+    const naming = this.#naming === NAMELESS ? NAMELESS : NAMED;
+    const { frames, release } = this.#fillSlot(batch, pages, id, tries, naming);
+    if (frames === 1) return this.#frame(0, id, pages, release);
+    for (let i = 0; i < frames; i++) release();
+    throw new AbdmError('USAGE', `${pages.pages} pages that lie too far apart to have been one frame`);
+  }
+
+  /** Divides into a slot of its own, which is free again when `release` was called for each of its frames. */
+  #fillSlot(batch: Batch, pages: BatchPages, id: number, tries: number, naming: number) {
+    this.#writePfns(pages);
+    const slot = this.#frames.take();
+    const frames = this.#callDivide(batch, pages, id, slot, tries, naming);
     if (frames < 0) {
       this.#frames.give(slot);
       throw new AbdmError(
@@ -261,14 +307,13 @@ export class Divider {
         `${pages.pages} pages with gaps between them may need more frames than a slot holds`,
       );
     }
-    this.#count(frames, tries, performance.now() - startedMs);
     let held = frames;
     const release = () => {
       if (--held > 0) return;
       this.#frames.give(slot);
       this.#waiting.shift()?.();
     };
-    return Array.from({ length: frames }, (_, i) => this.#frame(i, pages, release));
+    return { frames, release };
   }
 
   #writePfns({ vm, base, pages, deltas }: BatchPages): void {
@@ -298,17 +343,16 @@ export class Divider {
     this.#pays?.learn(sent, Math.min(tries, sent), view.getUint32(RESULT_PTR + 20, true), ms);
   }
 
-  #frame(index: number, batch: BatchPages, releaseSlot: () => void): DividedFrame {
+  #frame(index: number, id: number, batch: BatchPages, releaseSlot: () => void): DividedFrame {
     const record = RESULT_PTR + 24 + 16 * index;
     const ptr = this.#view.getUint32(record, true);
     const bytes = this.#view.getUint32(record + 4, true);
     const first = this.#view.getUint32(record + 8, true);
     const pages = this.#view.getUint32(record + 12, true);
-    this.counts.frameBytes += bytes;
     const firstDelta = batch.deltas ? batch.deltas[first]! : first;
     let released = false;
     return {
-      id: this.#nextId++,
+      id,
       vm: batch.vm,
       base: batch.base + firstDelta,
       pages,

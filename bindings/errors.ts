@@ -20,6 +20,8 @@ export type AbdmErrorCode =
   | 'USAGE'
   /** A peer cannot be reached, or does not answer in time. */
   | 'PEER_UNREACHABLE'
+  /** A peer did not prove that it is one of us, or we did not prove it to the peer: no key, another key, a certificate that is not believed. */
+  | 'UNAUTHENTICATED'
   /** A connection ended before its work was done. */
   | 'PEER_GONE'
   /** A peer sent something that the protocol does not allow. */
@@ -30,6 +32,8 @@ export type AbdmErrorCode =
   | 'FRAME_LOST'
   /** An image cannot be opened, read or written. */
   | 'IMAGE'
+  /** Somebody else is merging this VM. */
+  | 'CLAIMED'
   /** The operator, or a signal, ended it. */
   | 'CANCELLED'
   /** The peer ended it and said why. */

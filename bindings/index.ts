@@ -21,6 +21,7 @@ export {
 } from './divider.js';
 export { compileEngine, type EngineMemory, type EngineModule } from './engine.js';
 export { AbdmError, type AbdmErrorCode } from './errors.js';
+export { type FramePage, FrameReader, type ReadFrame } from './frame-reader.js';
 export { memorySink } from './memory-sink.js';
 export {
   type FrameSlot,

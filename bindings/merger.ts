@@ -24,7 +24,10 @@ import {
 } from './abi.js';
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
+import { ACTIONS, DELTAS, FRAME_ROOM_BYTES, KINDS, NAMES, PLACES, REFERENCES, sameId } from './merge-result.js';
 import { requireInteger } from './options.js';
+import { rebuildFrame } from './rebuild.js';
+import { MAX_SEALED_BYTES } from './sealed.js';
 import { Slots } from './slots.js';
 import { WaitingPages } from './waiting.js';
 
@@ -51,7 +54,7 @@ export interface PageSink {
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean;
 }
 
-/** Room for a frame in the engine's memory, until `release`. */
+/** Room for a frame in the engine's memory, and for its seal while it is not opened yet, until `release`. */
 export interface FrameSlot {
   readonly bytes: Uint8Array;
   /** Where `bytes` begins in the engine's memory. */
@@ -77,10 +80,6 @@ export interface MergerCounts {
   normalPages: number;
 }
 
-function sameId(memory: Uint8Array, ptr: number, id: Uint8Array): boolean {
-  return id.every((byte, i) => byte === memory[ptr + i]);
-}
-
 interface FramePlace {
   vm: number;
   base: number;
@@ -90,15 +89,6 @@ interface FramePlace {
 const STALE = 0;
 const WRITE = 1;
 const ZERO = 2;
-/** Frame, then its decoded pages. */
-const SLOT_BYTES = Math.ceil(MAX_FRAME_BYTES / 128) * 128 + FRAME_PAGES * PAGE_BYTES;
-const DECODED = SLOT_BYTES - FRAME_PAGES * PAGE_BYTES;
-const PLACES = RESULT_PTR + 64;
-const DELTAS = RESULT_PTR + 320;
-const KINDS = RESULT_PTR + 576;
-const ACTIONS = RESULT_PTR + 640;
-const NAMES = RESULT_PTR + 704;
-const REFERENCES = RESULT_PTR + 960;
 
 /** Merges frames, in whatever order they come, into the images of a gang. One engine and one memory each. */
 export class Merger {
@@ -106,6 +96,8 @@ export class Merger {
   readonly counts: readonly MergerCounts[];
   /** Bytes of the engine's memory that belong to no slot: room for one page. */
   readonly #pagePtr: number;
+  /** Where a frame's pages are decoded. One place for all slots: it stays in the cache, and once `merge` returns nobody needs it. */
+  readonly #decodedPtr: number;
   readonly #mergedPtr: number;
   readonly #engine: Engine;
   readonly #view: DataView;
@@ -122,12 +114,14 @@ export class Merger {
     vms: readonly { pages: number }[],
     slots: Slots,
     pagePtr: number,
+    decodedPtr: number,
     mergedPtr: number,
   ) {
     this.#engine = engine;
     this.#view = new DataView(engine.memory.buffer);
     this.#slots = slots;
     this.#pagePtr = pagePtr;
+    this.#decodedPtr = decodedPtr;
     this.#mergedPtr = mergedPtr;
     this.counts = vms.map(() => ({ zeroPages: 0, duplicatePages: 0, compressedPages: 0, normalPages: 0 }));
     let first = 0;
@@ -152,13 +146,21 @@ export class Merger {
     const newestPtr = plan.reserve(pages * 8);
     const mergedPtr = plan.reserve(Math.ceil(pages / 8) + 16);
     const pagePtr = plan.reserve(PAGE_BYTES);
-    const slotsPtr = plan.reserve(slots * SLOT_BYTES);
+    const decodedPtr = plan.reserve(FRAME_PAGES * PAGE_BYTES);
+    const slotsPtr = plan.reserve(slots * FRAME_ROOM_BYTES);
     const engine = await createEngine(plan);
     engine.memory.set(key, pagePtr);
     engine.exports.setKey(pagePtr);
     engine.memory.fill(0, pagePtr, pagePtr + KEY_BYTES);
     engine.exports.mapInit(newestPtr, mergedPtr);
-    return new Merger(engine, vms, new Slots('frame', slotsPtr, SLOT_BYTES, slots), pagePtr, mergedPtr);
+    return new Merger(
+      engine,
+      vms,
+      new Slots('frame', slotsPtr, FRAME_ROOM_BYTES, slots),
+      pagePtr,
+      decodedPtr,
+      mergedPtr,
+    );
   }
 
   /** Slots that `acquire` would still find. */
@@ -169,7 +171,7 @@ export class Merger {
   /** Room for one frame. Throws NO_SLOT if all slots are held. */
   acquire(): FrameSlot {
     const slot = this.#slots.take();
-    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + MAX_FRAME_BYTES);
+    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + MAX_SEALED_BYTES);
     return { bytes, ptr: slot.ptr, release: () => this.#slots.give(slot) };
   }
 
@@ -179,7 +181,7 @@ export class Merger {
    */
   merge(slot: FrameSlot, bytes: number, sink: PageSink): MergedFrame {
     requireInteger('bytes', bytes, 0, MAX_FRAME_BYTES);
-    const error = this.#engine.exports.merge(slot.ptr, bytes, slot.ptr + DECODED);
+    const error = this.#engine.exports.merge(slot.ptr, bytes, this.#decodedPtr);
     if (error !== 0) throw frameError(error, `a frame of ${bytes} bytes`);
     const view = this.#view;
     const vm = view.getUint32(RESULT_PTR, true);
@@ -193,6 +195,18 @@ export class Merger {
     this.#wanted.delete(id);
     this.#release(id, pages, sink);
     return { id, vm, pages, waitingPages };
+  }
+
+  /**
+   * Merges a frame of which only `meta` is at hand, what stood before its payload, from pages that the sink has kept since it was merged once: by another
+   * merger, before a crash. The slot is used for it. Throws as `merge` does; CONTENT_MISMATCH if the sink does not have those very pages.
+   */
+  restore(slot: FrameSlot, meta: Uint8Array, sink: PageSink): MergedFrame {
+    const { memory } = this.#engine;
+    const bytes = rebuildFrame(this.#engine, slot.ptr, this.#pagePtr, meta, (vm, pfn, ptr) => {
+      return pfn < (this.#pages[vm] ?? 0) && sink.read(vm, pfn, memory, ptr);
+    });
+    return this.merge(slot, bytes, sink);
   }
 
   /** Frames merged so far. */

@@ -26,25 +26,54 @@ export type { Status, Summary, VmSummary } from './summary.js';
 // appears under its name when it is whole; a ProcessSource stops its process (Linux).
 
 export { FileSource } from './image/file.js';
-export { FileSink } from './image/filesink.js';
+export { FileSink, type LeftOver } from './image/filesink.js';
 export { hashImage } from './image/hash.js';
 export type { ImageSink, ImageSource, Region } from './image/image.js';
 export { type ImageSpec, openSource, parseImage, sinkOpener } from './image/parse.js';
 export { openProcess, type ProcessOptions, ProcessSource } from './image/process.js';
 
-// The nodes that keep frames, seen by their client. Mam says which of them takes the next frame; MamNode is one of them: put, get, drop. Implement
-// FrameKeeper to keep frames elsewhere.
+// The device of a VM: its memory at the nodes, written and read by offset; which node holds what is hidden. For tools of your own, where Ejection and
+// Destination do not fit.
 
+export { DeviceReader } from './mam/device-reader.js';
+export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './mam/device-writer.js';
+
+// The nodes that keep frames, seen by their client. Mam says which of them takes the next frame; MamNode is one of them: put, get, drop. Implement
+// FrameKeeper to keep frames elsewhere. NodeIndex knows which nodes there are, from what they announce.
+
+export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
+export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
+export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
 export { Mam } from './mam/mam.js';
-export { type FrameKeeper, MamNode } from './mam/node.js';
+export { type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 
 export { type Address, formatAddress, parseAddress } from './wire/address.js';
-export { type BodyTarget, Channel, type ChannelHandler, type ChannelOptions, type OpenSocket } from './wire/channel.js';
+export {
+  type BodyTarget,
+  Channel,
+  type ChannelHandler,
+  type ChannelOptions,
+  type Opening,
+  type OpenSocket,
+} from './wire/channel.js';
 export { type ConnectOptions, connect } from './wire/connect.js';
-export { Listener, type ListenOptions, listen } from './wire/listen.js';
+export { type Accept, Listener, type ListenOptions, listen } from './wire/listen.js';
 export { type MessageHeader, MessageType, PROTOCOL_VERSION } from './wire/messages.js';
+
+// Who may speak to whom (docs/security.md): given to every role, and to `connect` and `listen`.
+
+export {
+  generateKey,
+  isSecured,
+  type LoadedSecurity,
+  loadSecurity,
+  OPEN,
+  type Security,
+  type SecurityFiles,
+} from './wire/security.js';
+export type { Ticket, Tickets, UsedTicket } from './wire/tickets.js';
 
 // From the library: an engine's memory, and what every failure is.
 

@@ -34,6 +34,14 @@ export interface Summary {
   nodes: { address: string; frames: number; bytes: number }[];
   cpuSeconds: number;
   peakRssBytes: number;
+  /** Copies of each frame that were asked for. */
+  replicas?: number;
+  /** Times that a block was sent once more: refused, not answered in time, or with a node that is gone. */
+  resent?: number;
+  /** The VMs left without a destination, and wait at the nodes. */
+  parked?: boolean;
+  /** Pages that no node has any more, by VM: ranges of page numbers, first and last. */
+  lost?: readonly { readonly vm: string; readonly ranges: readonly (readonly [number, number])[] }[];
 }
 
 /** How far a role has come, for progress. */
@@ -46,6 +54,14 @@ export interface Status {
   wireBytes: number;
   /** What the destination last said it had merged, as the source knows it. */
   mergedBytes: number | null;
+  /** The limit on page data; null: none. */
+  rateBytesPerS?: number | null;
+  /** What each node has taken or given so far. */
+  nodes?: readonly { readonly address: string; readonly frames: number; readonly bytes: number }[];
+  /** What is wrong and does not end it, for people: nodes that cannot be reached, say. */
+  warnings?: readonly string[];
+  /** Why it is being ended, while it is. */
+  reason?: Summary['reason'];
 }
 
 export function reasonOf(error: AbdmError | null): Summary['reason'] {

@@ -21,7 +21,8 @@ describe('imports', () => {
     ['bindings'],
     ['host/summary.ts'],
     ['host/wire'],
-    ['host/mam', 'host/image', 'host/intermediate', 'host/store'],
+    ['host/mam', 'host/image', 'host/control'],
+    ['host/intermediate', 'host/store'],
     ['host/source', 'host/destination'],
     ['host/index.ts', 'host/cli'],
   ];
@@ -116,6 +117,7 @@ describe('bindings/abi.ts', () => {
       MAX_NODES: layout.MAX_NODES,
       FIXED_BYTES: layout.FIXED_BYTES,
       RESULT_PTR: layout.RESULT,
+      TAG_KEY_PTR: layout.KEYS! + 4160,
       NODES_PTR: layout.NODES,
       PICKS_PTR: layout.PICKS,
       BATCH_PFNS_PTR: layout.BATCH_PFNS,

@@ -10,7 +10,7 @@ export const EXIT = { completed: 0, usage: 1, aborted: 2, recoverable: 3, lost: 
 export function exitCodeOf(summary: Summary, handedOver: boolean): number {
   if (summary.outcome === 'completed') return EXIT.completed;
   if (summary.outcome === 'paused-recoverable') return EXIT.recoverable;
-  if (handedOver) return EXIT.lost;
+  if (handedOver || (summary.lost ?? []).length > 0) return EXIT.lost;
   return summary.reason?.code === 'USAGE' ? EXIT.usage : EXIT.aborted;
 }
 

@@ -2,47 +2,28 @@
 // The `abdm` command: arguments and exit codes. What it does is in the roles; how it shows it, in output.ts.
 
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, type Option } from 'commander';
 import { asAbdmError } from '../../bindings/errors.js';
-import { parseAddress } from '../wire/address.js';
+import { MAX_REPLICAS } from '../wire/messages.js';
 import { demo } from './demo/demo.js';
 import { DEFAULT_HEAP_BYTES } from './demo/workload.js';
+import { eject } from './eject.js';
 import { EXIT, exitCodeOfError } from './exit.js';
+import { intermediate } from './intermediate.js';
+import { keygen } from './keys.js';
+import { merge } from './merge.js';
+import { nodes } from './nodes.js';
+import { address, count, intermediates, json, option, rate, rateOrOff, secured, vmKey } from './options.js';
 import { Output } from './output.js';
-import { eject, intermediate, merge } from './roles.js';
-import { parseSize } from './sizes.js';
+import { renew } from './renew.js';
+import { type ClusterFlags, openSecurity } from './security.js';
+import { parseDuration, parseSize } from './sizes.js';
+import { status } from './status.js';
+import { cancel, changeRate } from './steer.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
   version: string;
 };
-
-const address = (minPort: 0 | 1) => (text: string) => {
-  try {
-    parseAddress(text, minPort);
-    return text;
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
-  }
-};
-
-const addresses = (text: string) => text.split(',').map(address(1));
-
-const count = (least: number, most: number) => (text: string) => {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new InvalidArgumentError(`write a whole number from ${least} to ${most}.`);
-};
-
-/** An option that is also a variable: --listen is ABDM_LISTEN. */
-function option(flags: string, description: string, parse?: (text: string) => unknown): Option {
-  const made = new Option(flags, description).env(
-    `ABDM_${/--([a-z-]+)/.exec(flags)![1]!.toUpperCase().replaceAll('-', '_')}`,
-  );
-  return parse ? made.argParser(parse) : made;
-}
-
-const json = () => option('--json', 'print one JSON object a line on stdout, the last being the summary');
-const rate = () => option('--rate <bytes/s>', 'limit on page data, such as 50MB', parseSize);
 
 const program = new Command('abdm')
   .description('Gets the memory of virtual machines out of a host as fast as its network card allows.')
@@ -55,69 +36,165 @@ const program = new Command('abdm')
 Every option is also a variable: --listen is ABDM_LISTEN.
 Exit codes: 0 completed, 1 usage, 2 aborted and the source still owns the VM, 3 paused-recoverable, 4 data lost or unverifiable.
 
-Example, on five hosts:
+Example, on five hosts that have the file cluster.key (made with abdm keygen cluster.key, and copied):
+  all$    export ABDM_KEY=cluster.key
   inter1$ abdm intermediate --listen 10.0.0.1:7000 --memory 16G        (likewise inter2, inter3)
   dest$   abdm merge vm1=file:/images/vm1 --listen 10.0.0.9:7000
-  source$ abdm eject vm1=process:4711 --to 10.0.0.9:7000 --intermediates 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000`,
+  source$ abdm eject vm1=process:4711 --to 10.0.0.9:7000 --replicas 2`,
   );
 
-program
-  .command('intermediate')
-  .description('keep frames for others, until they are fetched and dropped')
-  .addOption(
-    option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)).makeOptionMandatory(),
-  )
-  .addOption(option('--memory <size>', 'the most to keep, such as 16G', parseSize).makeOptionMandatory())
-  .addOption(option('--announce <host:port>', 'where others reach it, if that is not where it listens', address(1)))
-  .addOption(json())
-  .action(run(intermediate));
+/** A command with its options, and examples under its help. */
+function command(name: string, description: string, options: readonly Option[], examples: string): Command {
+  const made = program.command(name).description(description);
+  for (const one of options) made.addOption(one);
+  return made.addHelpText('after', `\nExamples:\n${examples.replaceAll(/^/gm, '  ')}`);
+}
 
-program
-  .command('eject')
-  .description('move images away from this host')
+command(
+  'intermediate',
+  'keep frames for others, until they are fetched and dropped',
+  [
+    option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)).makeOptionMandatory(),
+    option('--memory <size>', 'the most to keep, such as 16G', parseSize).makeOptionMandatory(),
+    option('--announce <host:port>', 'where others reach it, if that is not where it listens', address(1)),
+    ...secured(),
+    json('what happens here'),
+  ],
+  `abdm intermediate --listen 10.0.0.1:7000 --memory 16G --key cluster.key
+abdm intermediate --listen 10.0.0.1:7000 --memory 16G --key cluster.key --announcements 10.0.0.9:7077,10.0.0.10:7077`,
+).action(run(intermediate));
+
+command(
+  'eject',
+  'move images away from this host',
+  [
+    option('--to <host:port>', 'where abdm merge listens', address(1)),
+    option('--park', 'leave now, without a destination: the nodes keep all of it until abdm merge --parked'),
+    option('--lease <time>', 'how long the nodes keep what is parked: 90s, 15m, 2h, 1d (default: 1d)', parseDuration),
+    vmKey('with --park: the file that the key of the parked VMs is written to (default: NAME.vmkey)'),
+    intermediates(),
+    option('--direct', 'send straight to the destination, without intermediates'),
+    option('--replicas <n>', 'nodes that keep each frame', count(1, MAX_REPLICAS)).default(1),
+    option('--compress <how>', 'how pages travel; high is smaller and slower, for links below 75 MB/s')
+      .choices(['none', 'lz4', 'high'])
+      .default('lz4'),
+    rate(),
+    ...secured(),
+    json(),
+  ],
+  `abdm eject vm1=process:4711 --to 10.0.0.9:7000 --key cluster.key --replicas 2
+abdm eject vm1=file:/images/vm1 vm2=file:/images/vm2 --to 10.0.0.9:7000 --intermediates 10.0.0.1:7000,10.0.0.2:7000 --key cluster.key
+abdm eject vm1=file:/images/vm1 --park --lease 2d --vm-key /safe/vm1.vmkey --replicas 2 --key cluster.key`,
+)
   .argument(
     '<name=image...>',
     'what to move: NAME=file:PATH or NAME=process:PID (stopped meanwhile, continued afterwards)',
   )
-  .addOption(option('--to <host:port>', 'where abdm merge listens', address(1)).makeOptionMandatory())
-  .addOption(option('--intermediates <host:port,...>', 'nodes that keep the frames until they are merged', addresses))
-  .addOption(option('--direct', 'send straight to the destination, without intermediates'))
-  .addOption(
-    option('--compress <how>', 'how pages travel; high is smaller and slower, for links below 75 MB/s')
-      .choices(['none', 'lz4', 'high'])
-      .default('lz4'),
-  )
-  .addOption(rate())
-  .addOption(json())
   .action(run(eject));
 
-program
-  .command('merge')
-  .description('take images in: listens for one abdm eject, and ends when all is merged and verified')
+command(
+  'merge',
+  'take images in: listens for one abdm eject, or takes in what was parked; ends when all is merged and verified',
+  [
+    option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)),
+    option('--parked', 'take in what left with abdm eject --park'),
+    vmKey('with --parked: the key that abdm eject --park wrote (default: NAME.vmkey)'),
+    intermediates('with --parked: nodes to ask (default: those that announce themselves)'),
+    rate(),
+    ...secured(),
+    json(),
+  ],
+  `abdm merge vm1=file:/images/vm1 --listen 10.0.0.9:7000 --key cluster.key
+abdm merge vm1=file:/images/vm1 --parked --vm-key vm1.vmkey --key cluster.key`,
+)
   .argument('<name=image...>', 'where they go, by the names that the source gives them: NAME=file:PATH')
-  .addOption(
-    option('--listen <host:port>', 'where to listen; port 0 for any free one', address(0)).makeOptionMandatory(),
-  )
-  .addOption(rate())
-  .addOption(json())
   .action(run(merge));
 
-program
-  .command('demo')
-  .description(
-    'show it: the memory of a process leaves directly, then through three intermediates, towards a slow destination',
-  )
-  .addOption(option('--image <image>', 'move this instead: file:PATH or process:PID'))
-  .addOption(
+command(
+  'nodes',
+  'show the intermediates that announce themselves, and their room',
+  [option('--watch', 'live, until it is interrupted'), ...secured(), json('one a node')],
+  `abdm nodes --key cluster.key
+abdm nodes --watch --announcements 10.0.0.9:7077`,
+).action(
+  run((output, flags: ClusterFlags & { watch?: boolean; json?: boolean }) =>
+    nodes(output, { ...flags, security: openSecurity(output, flags) }),
+  ),
+);
+
+command(
+  'status',
+  'show every role that runs on this host: how far, how fast, over which nodes',
+  [option('--watch', 'again and again, until it is interrupted'), json('one a role')],
+  `abdm status
+abdm status vm1 --watch`,
+)
+  .argument('[name]', 'only this VM, or the intermediate at this HOST:PORT')
+  .action(run(status));
+
+command(
+  'cancel',
+  'end a migration that runs on this host, and wait until it is over: the VM stays where it was',
+  [option('--reason <text>', 'for the other end and the summaries'), json('how it ended')],
+  `abdm cancel vm1
+abdm cancel vm1 --reason "wrong destination"`,
+)
+  .argument('<name>', 'one of its VMs')
+  .action(run(cancel));
+
+command(
+  'rate',
+  'change the limit on page data of a migration that runs on this host',
+  [
+    option('--role <role>', 'which, where both ends are on this host').choices(['eject', 'merge']),
+    json('the new limit'),
+  ],
+  `abdm rate vm1 50MB
+abdm rate vm1 off --role merge`,
+)
+  .argument('<name>', 'one of its VMs')
+  .argument('<bytes/s>', 'such as 50MB; off: no limit', rateOrOff)
+  .action(run(changeRate));
+
+command(
+  'renew',
+  'lengthen the lease of parked VMs at every node that has something of them',
+  [
+    option('--lease <time>', 'from now on: 90s, 15m, 2h, 1d', parseDuration).makeOptionMandatory(),
+    intermediates('nodes to ask (default: those that announce themselves)'),
+    ...secured(),
+    json('when it ends'),
+  ],
+  `abdm renew vm1 --lease 2h --key cluster.key`,
+)
+  .argument('<name>', 'one of the VMs that were parked together')
+  .action(run(renew));
+
+command(
+  'keygen',
+  'make a key for a cluster: whoever has it may announce, keep, fetch and drop',
+  [json('the key, or where it is')],
+  `abdm keygen cluster.key
+abdm keygen > cluster.key        (then see to its mode: 600)`,
+)
+  .argument('[file]', 'where to; it must not exist (default: stdout)')
+  .action(run(keygen));
+
+command(
+  'demo',
+  'show it: the memory of a process leaves directly, then through three intermediates, towards a slow destination',
+  [
+    option('--image <image>', 'move this instead: file:PATH or process:PID'),
     option('--size <size>', 'data that its process is filled with, beside what Node itself takes', parseSize).default(
       DEFAULT_HEAP_BYTES,
       '288M',
     ),
-  )
-  .addOption(option('--rate <bytes/s>', 'what the destination takes in at most', parseSize).default(50e6, '50MB'))
-  .addOption(option('--rounds <n>', 'migrations of each kind', count(1, 100)).default(3))
-  .addOption(json())
-  .action(run(demo));
+    option('--rate <bytes/s>', 'what the destination takes in at most', parseSize).default(50e6, '50MB'),
+    option('--rounds <n>', 'migrations of each kind', count(1, 100)).default(3),
+    json(),
+  ],
+  `abdm demo --rounds 1`,
+).action(run(demo));
 
 /** Wraps a command: its exit code becomes the process's, its errors a line on stderr. */
 function run<T extends unknown[]>(command: (output: Output, ...args: T) => Promise<number>) {

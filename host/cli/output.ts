@@ -2,15 +2,18 @@
 // on stderr while a terminal is there to show it, and a few lines when it is over.
 
 import { AbdmError } from '../../bindings/errors.js';
-import type { Status, Summary } from '../summary.js';
-import { formatBytes, formatMs } from './sizes.js';
+import type { Summary } from '../summary.js';
+import { type Meter, progressLine } from './progress.js';
+import { summaryLines } from './summary.js';
 
 const LIVE_MS = 200;
 
 export class Output {
   readonly #json: boolean;
   #timer: NodeJS.Timeout | undefined;
-  #liveShown = false;
+  /** Lines on the terminal that are replaced by the next ones. */
+  #liveLines = 0;
+  readonly #warned = new Set<string>();
 
   constructor(json: boolean) {
     this.#json = json;
@@ -28,6 +31,11 @@ export class Output {
     if (!this.#json) process.stderr.write(`${text}\n`);
   }
 
+  /** Something that the operator should know, and that ends nothing. */
+  notice(text: string): void {
+    this.event({ type: 'notice', text } as { type: string }, `abdm: ${text}`);
+  }
+
   /** What ended the command before there was anything to sum up. */
   error({ code, message }: AbdmError): void {
     this.event({ type: 'error', code, message } as { type: string });
@@ -35,22 +43,32 @@ export class Output {
     process.stderr.write(`abdm: ${message}\n`);
   }
 
-  /** Shows the status until `stopLive`: as a live line, or as events. */
-  live(name: string, status: () => Status): void {
-    const rate = new Rate();
+  /** Shows how far it has come until `stopLive`: as a live line, or as events. */
+  live(name: string, meter: Meter): void {
     this.#timer = setInterval(() => {
-      const now = status();
-      const speed = rate.update(now);
-      if (this.#json) this.event({ type: 'progress', ...now, ...speed } as { type: string });
-      else this.liveLine(progressLine(name, now, speed));
+      const progress = meter.read();
+      for (const warning of progress.warnings ?? []) {
+        if (!this.#warned.has(warning)) this.notice(warning);
+        this.#warned.add(warning);
+      }
+      if (this.#json) this.event({ type: 'progress', ...progress });
+      else this.liveLines(progressLine(name, progress));
     }, LIVE_MS);
   }
 
-  /** Replaces the live line, where there is a terminal. */
-  liveLine(text: string): void {
-    if (this.#json || !process.stderr.isTTY) return;
-    process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, (process.stderr.columns || 80) - 1))}`);
-    this.#liveShown = true;
+  /** Somebody looks at live lines. */
+  get isTerminal(): boolean {
+    return process.stderr.isTTY;
+  }
+
+  /** Replaces the live lines, where there is a terminal. */
+  liveLines(...lines: readonly string[]): void {
+    if (this.#json || !this.isTerminal) return;
+    this.#clearLive();
+    const { columns = 80, rows = 25 } = process.stderr;
+    const shown = lines.slice(0, Math.max(1, rows - 1)).map((line) => line.slice(0, Math.max(20, columns - 1)));
+    process.stderr.write(shown.map((line) => `${line}\n`).join(''));
+    this.#liveLines = shown.length;
   }
 
   stopLive(): void {
@@ -66,73 +84,12 @@ export class Output {
   }
 
   #clearLive(): void {
-    if (!this.#liveShown) return;
-    process.stderr.write('\r\x1b[K');
-    this.#liveShown = false;
+    if (this.#liveLines > 0) process.stderr.write(`\x1b[${this.#liveLines}A\r\x1b[J`);
+    this.#liveLines = 0;
   }
 }
 
 /** An error's message is not among the properties that JSON takes by itself. */
 function errorsInFull(_name: string, value: unknown): unknown {
   return value instanceof AbdmError ? { code: value.code, message: value.message } : value;
-}
-
-/** Bytes a second, and what is left at that rate. */
-interface Speed {
-  bytesPerS: number;
-  etaMs: number | null;
-  mergeEtaMs: number | null;
-}
-
-/** Rates over the last two seconds. */
-class Rate {
-  readonly #seen: { at: number; done: number; merged: number }[] = [];
-
-  update({ doneBytes, mergedBytes, totalBytes }: Status): Speed {
-    const now = performance.now();
-    const merged = mergedBytes ?? 0;
-    this.#seen.push({ at: now, done: doneBytes, merged });
-    while (this.#seen.length > 2 && now - this.#seen[0]!.at > 2000) this.#seen.shift();
-    const first = this.#seen[0]!;
-    const elapsedMs = now - first.at;
-    const perMs = elapsedMs > 0 ? (doneBytes - first.done) / elapsedMs : 0;
-    const mergedPerMs = elapsedMs > 0 ? (merged - first.merged) / elapsedMs : 0;
-    return {
-      bytesPerS: Math.round(perMs * 1000),
-      etaMs: perMs > 0 ? Math.round((totalBytes - doneBytes) / perMs) : null,
-      mergeEtaMs: mergedPerMs > 0 ? Math.round((totalBytes - merged) / mergedPerMs) : null,
-    };
-  }
-}
-
-export function progressLine(name: string, status: Status, { bytesPerS, etaMs, mergeEtaMs }: Speed): string {
-  const { phase, doneBytes, totalBytes } = status;
-  if (phase === 'waiting' || phase === 'preparing') return `${name}: ${phase}`;
-  const percent = totalBytes > 0 ? Math.floor((100 * doneBytes) / totalBytes) : 100;
-  const parts = [`${name}: ${phase} ${percent} %`, `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`];
-  if (bytesPerS > 0) parts.push(`${formatBytes(bytesPerS)}/s`);
-  if (phase === 'dividing' && etaMs !== null) parts.push(`exit in ${formatMs(etaMs)}`);
-  if (mergeEtaMs !== null) parts.push(`merged in ${formatMs(mergeEtaMs)}`);
-  return parts.join(', ');
-}
-
-function summaryLines(summary: Summary): string[] {
-  const { role, outcome, reason, vms, exitTimeMs, totalMigrationTimeMs, wireBytes, nodes } = summary;
-  const lines = vms.map((vm) => {
-    const kinds = [
-      `${vm.zeroPages} zero`,
-      `${vm.duplicatePages} duplicate`,
-      `${vm.compressedPages} compressed`,
-      `${vm.normalPages} normal`,
-    ];
-    return `  ${vm.name}: ${formatBytes(vm.imageBytes)} in ${vm.pages} pages: ${kinds.join(', ')}`;
-  });
-  for (const { address, frames, bytes } of nodes) lines.push(`  ${address}: ${frames} frames, ${formatBytes(bytes)}`);
-  const wire = formatBytes((role === 'source' ? wireBytes.source : wireBytes.destination) ?? 0);
-  const head = [`${role}: ${outcome}`];
-  if (exitTimeMs !== null) head.push(`exit after ${formatMs(exitTimeMs)}`);
-  if (totalMigrationTimeMs !== null) head.push(`merged and verified after ${formatMs(totalMigrationTimeMs)}`);
-  head.push(`${wire} on the wire`, `${summary.cpuSeconds.toFixed(2)} CPU s`);
-  if (reason) lines.push(`  ${reason.message} (${reason.code})`);
-  return [head.join(', '), ...lines];
 }

@@ -32,10 +32,32 @@ export function formatBytes(bytes: number): string {
   return `${Math.round(bytes)} B`;
 }
 
-/** `0.42 s`, `75 s`, `3 min 20 s`. */
+/** `0.42 s`, `75 s`, `3 min 20 s`, `23 h 5 min`, `3 d 4 h`. */
 export function formatMs(ms: number): string {
   if (ms < 10_000) return `${(ms / 1000).toFixed(2)} s`;
-  if (ms < 120_000) return `${Math.round(ms / 1000)} s`;
   const seconds = Math.round(ms / 1000);
-  return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  if (seconds < 120) return `${seconds} s`;
+  const [large, small, largeName, smallName] =
+    seconds < 7_200
+      ? [60, 1, 'min', 's']
+      : seconds < 172_800
+        ? [3_600, 60, 'h', 'min']
+        : ([86_400, 3_600, 'd', 'h'] as const);
+  return `${Math.floor(seconds / large)} ${largeName} ${Math.floor((seconds % large) / small)} ${smallName}`;
+}
+
+const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
+/** What a timer can wait for. */
+const MAX_DAYS = 24;
+
+/**
+ * `90s`, `15m`, `2h`, `1d`, in milliseconds.
+ * @throws {InvalidArgumentError} for the command line.
+ */
+export function parseDuration(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)([smhd])$/i.exec(text.trim());
+  if (!match) throw new InvalidArgumentError('write a time such as 90s, 15m, 2h or 1d.');
+  const ms = Math.round(Number(match[1]) * SECONDS[match[2]!.toLowerCase()]! * 1000);
+  if (ms < 1000 || ms > MAX_DAYS * 86_400_000) throw new InvalidArgumentError(`write a time from 1s to ${MAX_DAYS}d.`);
+  return ms;
 }

@@ -11,25 +11,23 @@ import type { RateLimit } from '../wire/rate.js';
 /** There is always room: frames are merged as they come. */
 const FREE_BYTES = encodeU64s(Number.MAX_SAFE_INTEGER);
 
+export interface LaneEvents {
+  /** Must be done with the slot when it returns; what it throws ends the lane. */
+  onFrame(id: number, slot: FrameSlot, bytes: number): void;
+  onClose(): void;
+}
+
 export class FrameLane implements ChannelHandler {
   readonly #merger: Merger;
   readonly #limit: RateLimit;
-  readonly #onFrame: (slot: FrameSlot, bytes: number) => void;
-  readonly #onClose: (error: AbdmError | null) => void;
+  readonly #events: LaneEvents;
   /** The frame that is being received. */
   #slot: FrameSlot | null = null;
 
-  /** `onFrame` must be done with the slot when it returns; what it throws ends the lane. */
-  constructor(
-    merger: Merger,
-    limit: RateLimit,
-    onFrame: (slot: FrameSlot, bytes: number) => void,
-    onClose: (error: AbdmError | null) => void,
-  ) {
+  constructor(merger: Merger, limit: RateLimit, events: LaneEvents) {
     this.#merger = merger;
     this.#limit = limit;
-    this.#onFrame = onFrame;
-    this.#onClose = onClose;
+    this.#events = events;
   }
 
   bodyTarget(header: MessageHeader, channel: Channel): BodyTarget {
@@ -55,16 +53,16 @@ export class FrameLane implements ChannelHandler {
     const slot = this.#slot!;
     this.#slot = null;
     try {
-      this.#onFrame(slot, body.byteLength);
+      this.#events.onFrame(header.id, slot, body.byteLength);
     } finally {
       slot.release();
     }
     channel.send(MessageType.STORED, header.id, FREE_BYTES);
   }
 
-  onClose(error: AbdmError | null): void {
+  onClose(): void {
     this.#slot?.release();
     this.#slot = null;
-    this.#onClose(error);
+    this.#events.onClose();
   }
 }

@@ -4,6 +4,7 @@
 import {
   close,
   closeSync,
+  existsSync,
   fsync,
   ftruncate,
   ftruncateSync,
@@ -12,6 +13,7 @@ import {
   readSync,
   realpathSync,
   rename,
+  rmSync,
   statSync,
   unlinkSync,
   writeSync,
@@ -36,6 +38,9 @@ const HINTS: Record<string, string> = {
   EFBIG: 'the file system, or a limit of this process, does not allow files of this size',
 };
 
+/** PATH.partial is there already: somebody is writing it, so begin nothing; or it is of a dead process, to be made anew or to be gone on with. */
+export type LeftOver = 'refuse' | 'replace' | 'keep';
+
 export class FileSink implements ImageSink {
   readonly description: string;
   readonly path: string;
@@ -49,11 +54,13 @@ export class FileSink implements ImageSink {
 
   /**
    * Begins `path` anew, `bytes` long.
+   * @param left what becomes of a PATH.partial that is there already: the caller knows whether whoever made it is dead.
    * @throws AbdmError IMAGE if it cannot be made there, or if somebody else is making it.
    */
   constructor(
     path: string,
     readonly bytes: number,
+    left: LeftOver = 'refuse',
   ) {
     this.description = `file ${path}`;
     if (!(bytes >= 0 && bytes <= MAX_BYTES)) {
@@ -64,9 +71,15 @@ export class FileSink implements ImageSink {
     this.partial = `${this.path}.partial`;
     this.pages = Math.ceil(bytes / PAGE_BYTES);
     this.written = new Uint8Array(Math.ceil(this.pages / 8));
+    if (left === 'replace') rmSync(this.partial, { force: true });
     try {
-      // Exclusive; and for its owner only: memory is full of secrets.
-      this.fd = openSync(this.partial, 'wx+', 0o600);
+      if (left === 'keep' && existsSync(this.partial)) {
+        this.fd = openSync(this.partial, 'r+');
+        this.written.fill(0xff); // what it holds is not known
+      } else {
+        // Exclusive; and for its owner only: memory is full of secrets.
+        this.fd = openSync(this.partial, 'wx+', 0o600);
+      }
     } catch (error) {
       if (errnoOf(error) !== 'EEXIST') throw this.failure(`cannot make ${this.partial}`, error);
       const hint =
@@ -136,6 +149,12 @@ export class FileSink implements ImageSink {
 
   async discard(): Promise<void> {
     this.remove();
+  }
+
+  async leave(): Promise<void> {
+    if (this.fd >= 0) closeSync(this.fd);
+    this.fd = -1;
+    this.settled = true;
   }
 
   /** What `discard` does, for a handler of signals. */

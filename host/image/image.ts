@@ -44,6 +44,8 @@ export interface ImageSink {
   commit(): Promise<void>;
   /** Removes what is there so far; nothing after a commit. May be called more than once. */
   discard(): Promise<void>;
+  /** Lets go of it as it is, to be gone on with later; without it, nothing can be. */
+  leave?(): Promise<void>;
 }
 
 /** Numbers the pages of ranges that follow one another. */

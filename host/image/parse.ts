@@ -1,7 +1,7 @@
 // NAME=IMAGE, as it stands on a command line: the name of a VM in the migration, and where its memory is.
 import { AbdmError } from '../../bindings/errors.js';
 import { FileSource } from './file.js';
-import { FileSink } from './filesink.js';
+import { FileSink, type LeftOver } from './filesink.js';
 import type { ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
 
@@ -20,14 +20,14 @@ interface Scheme {
   /** Says what is wrong with a place, if anything is. */
   check?(place: string): string | undefined;
   openSource?(place: string): ImageSource | Promise<ImageSource>;
-  openSink?(place: string, bytes: number): ImageSink;
+  openSink?(place: string, bytes: number, left?: LeftOver): ImageSink;
 }
 
 const SCHEMES: Readonly<Record<string, Scheme>> = {
   file: {
     form: 'file:PATH',
     openSource: (path) => new FileSource(path),
-    openSink: (path, bytes) => new FileSink(path, bytes),
+    openSink: (path, bytes, left) => new FileSink(path, bytes, left),
   },
   process: {
     form: 'process:PID',
@@ -69,10 +69,10 @@ export async function openSource(spec: ImageSpec): Promise<ImageSource> {
  * How to begin an image where `spec` says, once it is known how many bytes it has; that throws IMAGE.
  * @throws AbdmError USAGE if it is of a kind that cannot be written to.
  */
-export function sinkOpener(spec: ImageSpec): (bytes: number) => ImageSink {
+export function sinkOpener(spec: ImageSpec): (bytes: number, left?: LeftOver) => ImageSink {
   const open = SCHEMES[spec.scheme]?.openSink;
   if (!open) throw cannot(spec, 'be written to', 'openSink');
-  return (bytes) => open(spec.place, bytes);
+  return (bytes, left) => open(spec.place, bytes, left);
 }
 
 function cannot({ name, scheme, place }: ImageSpec, what: string, ability: 'openSource' | 'openSink'): AbdmError {

@@ -1,11 +1,14 @@
-// What an intermediate keeps of one migration: the log, and where in it each frame lies. One number a frame, none of them an object:
+// What an intermediate keeps of one migration: the log, and where in it each block lies. One number a block, none of them an object:
 //
 //   52           45                              19                       0
 //   | bank, 7 bits | ptr / 64, 26 bits            | bytes, 19 bits        |
+//
+// A block that other nodes hold too has its chain noted beside it: a reference to one of the few chains there are.
 
 import type { EngineMemory } from '../../bindings/engine.js';
 import { AbdmError, type AbdmErrorCode } from '../../bindings/errors.js';
 import type { BankPool } from './banks.js';
+import type { Chain } from './chains.js';
 import { FrameLog, type Place } from './log.js';
 
 /** A Map holds 2^24 entries at most; of full frames this is 2 TiB. */
@@ -23,9 +26,13 @@ export type Admission = Place | 'kept' | AbdmError;
 export class Frames {
   readonly #pool: BankPool;
   readonly #check: FrameCheck;
-  #log: FrameLog;
-  #places = new Map<number, number>();
+  readonly #log: FrameLog;
+  readonly #places = new Map<number, number>();
+  readonly #chains = new Map<number, Chain>();
   #bytes = 0;
+  #dropped = false;
+  /** What `list` last sorted: ids from `from` on, while there were `count` in all. */
+  #listing = { from: Number.POSITIVE_INFINITY, count: 0, ids: new Float64Array(0) };
 
   constructor(pool: BankPool, check: FrameCheck) {
     this.#pool = pool;
@@ -44,6 +51,7 @@ export class Frames {
 
   /** Asked when the header of a PUT has come, before its body: the decision costs no memory. */
   admit(frameId: number, bytes: number): Admission {
+    if (this.#dropped) return cancelled(frameId);
     const kept = this.#places.get(frameId);
     if (kept !== undefined) return sameLength(frameId, kept, bytes);
     if (this.#places.size >= MAX_FRAMES)
@@ -79,25 +87,58 @@ export class Frames {
     return { body: log.view(Math.floor(at / 2 ** 26), (at % 2 ** 26) * 64, place % 2 ** 19), done: () => log.unpin() };
   }
 
-  /** Forgets all frames; those that are being received now will be refused. */
+  /** Notes the nodes that hold a kept block. */
+  setChain(frameId: number, chain: Chain): void {
+    if (this.#places.has(frameId)) this.#chains.set(frameId, chain);
+  }
+
+  /** Blocks that other nodes hold too. May be changed while it is walked through. */
+  get chained(): Iterable<readonly [id: number, chain: Chain]> {
+    return this.#chains;
+  }
+
+  /** The lowest `max` ids from `from` on, ascending. */
+  list(from: number, max: number): Float64Array {
+    const listing = this.#listing;
+    if (listing.count !== this.count || from < listing.from) {
+      // Whoever asks for the few blocks of the index, which have high ids, does not pay for sorting all frames.
+      const ids: number[] = [];
+      for (const id of this.#places.keys()) if (id >= from) ids.push(id);
+      this.#listing = { from, count: this.count, ids: Float64Array.from(ids).sort() };
+    }
+    const { ids } = this.#listing;
+    let low = 0;
+    for (let high = ids.length; low < high; ) {
+      const middle = (low + high) >>> 1;
+      if (ids[middle]! < from) low = middle + 1;
+      else high = middle;
+    }
+    return ids.subarray(low, low + max);
+  }
+
+  /** Forgets all blocks; those that are being received now, or later, are refused. */
   drop(): { frames: number; bytes: number } {
     const dropped = { frames: this.#places.size, bytes: this.#bytes };
+    this.#dropped = true;
     this.#log.drop();
-    this.#log = new FrameLog(this.#pool);
-    this.#places = new Map();
+    this.#places.clear();
+    this.#chains.clear();
     this.#bytes = 0;
     return dropped;
   }
 
   #judge(frameId: number, place: Place): AbdmError | 'kept' | null {
-    if (place.log !== this.#log)
-      return new AbdmError('CANCELLED', `the migration was dropped while frame ${frameId} came`);
+    if (this.#dropped) return cancelled(frameId);
     const code = this.#check(place.log.memory(place.bank), place.ptr, place.bytes, frameId);
     if (code !== null) return new AbdmError(code, `frame ${frameId} arrived damaged or is none`);
     // Another connection may have been first with the same frame.
     const kept = this.#places.get(frameId);
     return kept === undefined ? null : sameLength(frameId, kept, place.bytes);
   }
+}
+
+function cancelled(frameId: number): AbdmError {
+  return new AbdmError('CANCELLED', `frame ${frameId} is of a migration that was dropped here`);
 }
 
 function sameLength(frameId: number, kept: number, bytes: number): 'kept' | AbdmError {

@@ -1,20 +1,26 @@
 // An intermediate: keeps frames for others, and knows nothing of what is in them. Everything that a client could make it hold is bounded:
 // connections, migrations, frames, bytes kept, bytes waiting to be written; what one client does wrong ends its own connection only.
 
+import { randomBytes } from 'node:crypto';
 import { createFrameChecker } from '../../bindings/check.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { formatAddress } from '../wire/address.js';
-import type { ChannelOptions } from '../wire/channel.js';
+import type { Channel, ChannelOptions } from '../wire/channel.js';
 import { listen } from '../wire/listen.js';
+import { OPEN, type Security } from '../wire/security.js';
+import { Announcer } from './announcer.js';
 import { BankPool } from './banks.js';
 import type { FrameCheck } from './frames.js';
+import type { MigrationEvent } from './migration.js';
 import { Migrations } from './migrations.js';
+import type { Candidate } from './restore.js';
 import { Session, type SessionEvent } from './session.js';
 
 /** What happens at an intermediate, for logs. */
 export type IntermediateEvent =
   | SessionEvent
-  | { readonly type: 'expired'; readonly migration: string; readonly frames: number; readonly bytes: number };
+  | MigrationEvent
+  | { readonly type: 'announce-failed'; readonly error: AbdmError };
 
 /** What an intermediate is started with. */
 export interface IntermediateOptions {
@@ -24,13 +30,21 @@ export interface IntermediateOptions {
   readonly memoryBytes: number;
   /** HOST:PORT under which others reach it, where that is not where it listens. */
   readonly announce?: string;
+  /** Where it is announced once a second: multicast groups, and HOST:PORT of peers. Default: nowhere. */
+  readonly announcements?: readonly string[];
+  /** Default: none, and everything stays on loopback. */
+  readonly security?: Security;
   /** Told of what happens. */
   readonly onEvent?: (event: IntermediateEvent) => void;
-  /** Frames of a migration that nobody was connected for are dropped after this. Default 10 min. */
-  readonly leaseMs?: number;
+  /** The nodes that are there now, such as from a NodeIndex: one of them takes the blocks of one that is gone. Default: those known from chains. */
+  readonly nodes?: () => readonly Candidate[];
+  /** A migration whose source has not finished is dropped when nobody was connected for it for so long. Default 10 s. */
+  readonly orphanMs?: number;
+  /** A claim may be taken over when its claimant was not seen for so long. Default 30 s. */
+  readonly claimStaleMs?: number;
   /** Each frame is passed through it before it is acknowledged. Default: it must be a frame, and whole. */
   readonly check?: FrameCheck;
-  /** Default 256. */
+  /** Default 1,024: other intermediates have one each for every migration. */
   readonly maxConnections?: number;
   /** Default 32: each may need a bank of its own (banks.ts). */
   readonly maxMigrations?: number;
@@ -52,6 +66,8 @@ export interface IntermediateStatus {
 
 /** An intermediate that runs. */
 export interface Intermediate {
+  /** 32 hex digits, random: started again it is another node. */
+  readonly id: string;
   /** HOST:PORT under which it can be reached. */
   readonly address: string;
   /** What it keeps, and for whom. */
@@ -60,29 +76,40 @@ export interface Intermediate {
   close(): Promise<void>;
 }
 
-const MAX_LEASE_MS = 2 ** 31 - 1;
-
 /**
  * @throws {AbdmError} `USAGE` if an option is wrong, or if it cannot listen there.
  */
 export async function startIntermediate(options: IntermediateOptions): Promise<Intermediate> {
-  const { leaseMs = 600_000, maxConnections = 256, maxMigrations = 32, channel } = options;
+  const { maxConnections = 1024, maxMigrations = 32, channel } = options;
+  const { announcements = [], security = OPEN, nodes = () => [], orphanMs, claimStaleMs } = options;
   const check = options.check ?? (await createFrameChecker());
-  if (!(leaseMs > 0 && leaseMs <= MAX_LEASE_MS)) throw new AbdmError('USAGE', `a lease is not ${leaseMs} ms long`);
   const onEvent = options.onEvent ?? (() => {});
   const pool = new BankPool(options.memoryBytes);
-  const migrations = new Migrations(pool, check, {
-    maxMigrations,
-    leaseMs,
-    onExpired: (migration, dropped) => onEvent({ type: 'expired', migration, ...dropped }),
-  });
-  const listener = await listen(options.listen, (opened) => new Session(opened, pool, migrations, onEvent), {
-    ...channel,
-    maxConnections,
-  });
+  const id = randomBytes(16).toString('hex');
+  const shared = { own: id, pool, check, security, nodes, orphanMs, claimStaleMs, onEvent };
+  const migrations = new Migrations(maxMigrations, shared);
+  const listening = { ...channel, maxConnections, security };
+  const accept = (opened: Channel) => new Session(opened, { ...shared, migrations });
+  const listener = await listen(options.listen, accept, listening);
   const address = options.announce ?? formatAddress(listener.address);
+  const announcing = {
+    id,
+    address,
+    announcements,
+    security,
+    state: () => ({ freeBytes: pool.freeBytes, memoryBytes: pool.memoryBytes, connections: listener.connections }),
+    onFailure: (error: AbdmError) => onEvent({ type: 'announce-failed', error }),
+  };
+  const announcer =
+    announcements.length === 0
+      ? null
+      : await Announcer.start(announcing).catch(async (error) => {
+          await listener.close();
+          throw error;
+        });
 
   return {
+    id,
     address,
     status: () => {
       const all = [...migrations].map(({ id, frames, connections }) => {
@@ -99,6 +126,7 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
       };
     },
     close: async () => {
+      await announcer?.close();
       await listener.close(new AbdmError('CANCELLED', `the intermediate ${address} is shutting down`));
       migrations.clear();
     },

@@ -1,108 +1,249 @@
-// The MAM as its client sees it: the nodes that keep frames, and which of them takes the next one.
+// The MAM as who puts frames there sees it: the nodes that are there now, and which of them keep the next block.
 //
 // Placement is a function of the offset and of the nodes that are there: weighted rendezvous hashing ranks them for each extent of 64 pages, by
-// their memory. The best-ranked node takes the frame unless it is full, gone, or slow: its window of unacknowledged bytes is used up. Then it is
-// the next one's turn, so that a slow node is given less and holds nobody up.
+// their free memory. The best R that are up, have room and whose windows are open make the chain; the others are passed over for this once. So it is
+// decided anew for each block, a node that is full, slow or gone holds nobody up, and one that joins is used at once.
 
-import { FRAME_PAGES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { Placement } from '../../bindings/placement.js';
-import { MamNode } from './node.js';
+import type { NodeIndex } from './index.js';
+import type { Member } from './member.js';
+import { type Dial, Place, type PlaceEvents } from './place.js';
 
-/** Bytes on their way to one node: what 10 Gbit/s carry in 3 ms. */
-const WINDOW_BYTES = 4 * 1024 * 1024;
+/** How long enough nodes are waited for. */
+export const PATIENCE_MS = 10_000;
+/** When there are enough, the others that are known get so long to answer. */
+const GATHER_MS = 1_000;
+/** Weights follow free memory at this pace. */
+const WEIGH_MS = 250;
+/** How long a node may take to forget a migration. */
+const DROP_MS = 1_500;
 
-/** The nodes that keep this migration's frames, and which of them takes the next one. */
+export interface MamOptions {
+  /** Null: there are no nodes but the destination. */
+  readonly index: NodeIndex | null;
+  /** How many nodes keep each block. */
+  readonly replicas: number;
+  /** Connects to a node. */
+  readonly dial: Dial;
+  /** A node answers that had not been there. */
+  readonly onJoin: (member: Member) => void;
+  /** A node is gone, and what it kept with it. */
+  readonly onGone: (member: Member) => void;
+  /** Other members may be up than before. */
+  readonly onChange: () => void;
+}
+
+/** The nodes that keep the blocks of one migration. */
 export class Mam {
-  readonly nodes: readonly MamNode[];
+  readonly replicas: number;
+  readonly #options: MamOptions;
   readonly #placement: Placement;
-  /** What was full when it was last asked takes nothing more. */
-  readonly #full = new Set<MamNode>();
+  readonly #places = new Map<string, Place>();
+  #destination: Place | null = null;
+  /** Destinations that were removed. */
+  readonly #past: Place[] = [];
+  /** Who is up, in the order of the placement's indices. */
+  #up: Member[] = [];
+  #weighedAt = Number.NEGATIVE_INFINITY;
+  readonly #unsubscribe: () => void;
+  #waiting: (() => void)[] = [];
+  #stopped = false;
 
-  private constructor(nodes: readonly MamNode[], placement: Placement) {
-    this.nodes = nodes;
+  private constructor(options: MamOptions, placement: Placement) {
+    this.#options = options;
     this.#placement = placement;
-    placement.setNodes(nodes.map(({ address, freeBytes }) => ({ name: address, weight: freeBytes })));
+    this.replicas = options.replicas;
+    this.#unsubscribe = options.index?.onChange(() => this.#follow()) ?? (() => {});
+    this.#follow();
   }
 
-  /** Connects to all nodes. If one cannot be reached, none is: whoever named it expects it to be there. @throws {AbdmError} */
-  static async connect(
-    addresses: readonly string[],
-    migration: string,
-    role: 'source' | 'destination' | 'frames',
-  ): Promise<Mam> {
-    const placement = await Placement.create();
-    const connected = await Promise.allSettled(addresses.map((address) => MamNode.connect(address, migration, role)));
-    const nodes = connected.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    const failed = connected.find((result) => result.status === 'rejected');
-    if (failed) {
-      for (const node of nodes) node.end();
-      throw failed.reason;
+  /** Begins to connect to every node in the index, and to those that join it. */
+  static async open(options: MamOptions): Promise<Mam> {
+    return new Mam(options, await Placement.create());
+  }
+
+  /** Frames may go to the destination too from now on; `dial` connects to it. */
+  addDestination(address: string, dial: Dial): void {
+    this.#destination ??= new Place(address, dial, {
+      onJoin: () => {},
+      onGone: () => {},
+      onChange: () => this.#changed(),
+    });
+  }
+
+  /** No more frames to the destination. */
+  removeDestination(): void {
+    if (!this.#destination) return;
+    this.#destination.end();
+    this.#past.push(this.#destination);
+    this.#destination = null;
+  }
+
+  /** Resolves when there are enough nodes. @throws {AbdmError} NO_ROOM that says how each stands; what aborts `signal`. */
+  async ready(signal: AbortSignal): Promise<void> {
+    const { replicas } = this;
+    const startedAt = performance.now();
+    let enoughAt: number | null = null;
+    for (;;) {
+      signal.throwIfAborted();
+      const now = performance.now();
+      const places = [...this.#places.values()];
+      const enough = places.filter(({ up }) => up).length >= replicas;
+      enoughAt = enough ? (enoughAt ?? now) : null;
+      if (enough && places.every(({ up, trouble }) => up || trouble)) return;
+      if (enoughAt !== null && now - enoughAt > GATHER_MS) return;
+      if (!enough && now - startedAt > PATIENCE_MS) {
+        const text = `${replicas} nodes are needed, and fewer could be reached within ${PATIENCE_MS} ms`;
+        throw new AbdmError('NO_ROOM', `${text}: ${this.describe()}`);
+      }
+      await this.#change();
     }
-    return new Mam(nodes, placement);
   }
 
   /**
-   * The index of the node that takes a frame of `bytes` bytes that begins at page `pfn` of `vm`, or -1 if all that have room are busy: ask again when a
-   * frame was acknowledged.
-   * @throws {AbdmError} NO_ROOM if no node is left that could take it.
+   * The nodes that take a block of `bytes` bytes whose place is `key`, in the order of the chain. `busy`: there are enough, but their windows are
+   * full. `none`: there are not enough with room.
    */
-  choose(vm: number, pfn: number, bytes: number): number {
-    const extent = Math.floor(pfn / FRAME_PAGES) + vm * 2 ** 40;
-    let busy = false;
-    for (const index of this.#placement.pick(extent, this.nodes.length)) {
-      const node = this.nodes[index]!;
-      if (!node.open || this.#full.has(node)) continue;
-      if (node.outstandingBytes > 0 && node.outstandingBytes + bytes > Math.min(WINDOW_BYTES, node.freeBytes))
-        busy = true;
-      else if (node.freeBytes >= bytes) return index;
+  choose(key: number, bytes: number, avoid: ReadonlySet<Member>): Member[] | 'busy' | 'none' {
+    const chain: Member[] = [];
+    let busy = 0;
+    for (const member of this.best(key)) {
+      if (avoid.has(member) || !member.takes(bytes)) continue;
+      if (!member.window.hasRoom(bytes)) busy++;
+      else if (chain.push(member) === this.replicas) return chain;
     }
-    if (busy) return -1;
-    throw new AbdmError('NO_ROOM', this.#noRoom(bytes));
+    return chain.length + busy >= this.replicas ? 'busy' : 'none';
   }
 
-  /** @throws {AbdmError} FRAME_LOST if a node is gone that has acknowledged frames. */
-  requireHolders(): void {
-    const lost = this.nodes.find((node) => !node.open && node.stored.frames > 0);
-    if (!lost) return;
-    const what = `${lost.stored.frames} frames that ${lost.address} had acknowledged`;
-    throw new AbdmError('FRAME_LOST', `${what} went with it: the connection to it ended`);
+  /** All nodes that are up, best first for `key`. */
+  best(key: number): Member[] {
+    this.#weigh();
+    if (this.#up.length === 0) return [];
+    return this.#placement.pick(key, this.#up.length).map((i) => this.#up[i]!);
   }
 
-  /** A node refused a frame for want of room. */
-  markFull(index: number): void {
-    this.#full.add(this.nodes[index]!);
+  /** The destination, once it was reached for frames; null: none takes any. */
+  get destination(): Member | null {
+    return this.#destination?.member ?? null;
   }
 
-  /** Every node that is still there forgets the frames of this migration. Returns the addresses of those that could not be told. */
-  async drop(): Promise<string[]> {
-    const results = await Promise.allSettled(this.nodes.map((node) => node.drop()));
-    return results.flatMap((result, i) => (result.status === 'rejected' ? [this.nodes[i]!.address] : []));
+  /** Every node that has not gone. */
+  get members(): Member[] {
+    return [...this.#places.values()].flatMap(({ member }) => (member && !member.gone ? [member] : []));
   }
 
-  /** Ends the connections to all nodes. */
+  /** Every node that was ever used forgets this migration, those that were lost too if they answer. Resolves within two seconds. */
+  async drop(): Promise<void> {
+    const used = [...this.#places.values()].filter(({ members }) => members.length > 0);
+    for (const place of this.#places.values()) place.stop();
+    const drops = used.map(async (place) => {
+      const node = await place.reach();
+      await node.drop().finally(() => node.end());
+    });
+    const late = new Promise<void>((resolve) => setTimeout(resolve, DROP_MS).unref());
+    await Promise.race([Promise.allSettled(drops), late]);
+  }
+
+  /** Ends all connections. */
   end(): void {
-    for (const node of this.nodes) node.end();
+    this.#stopped = true;
+    this.#unsubscribe();
+    for (const place of this.#all) place.end();
   }
 
   get bytesOut(): number {
-    return this.nodes.reduce((sum, node) => sum + node.bytesOut, 0);
+    return this.#all.reduce((sum, { bytesOut }) => sum + bytesOut, 0);
   }
 
-  get bytesIn(): number {
-    return this.nodes.reduce((sum, node) => sum + node.bytesIn, 0);
-  }
-
-  /** What each node has acknowledged. */
+  /** What each node has acknowledged, the destination last. */
   get shares(): { address: string; frames: number; bytes: number }[] {
-    return this.nodes.map(({ address, stored }) => ({ address, ...stored }));
+    const shares = new Map<string, { address: string; frames: number; bytes: number }>();
+    for (const { address, stored } of this.#all.flatMap(({ members }) => members)) {
+      const share = shares.get(address) ?? { address, frames: 0, bytes: 0 };
+      share.frames += stored.frames;
+      share.bytes += stored.bytes;
+      shares.set(address, share);
+    }
+    return [...shares.values()];
   }
 
-  #noRoom(bytes: number): string {
-    const states = this.nodes.map((node) => {
-      const state = node.open ? `${node.freeBytes} bytes free` : 'gone';
-      return `${node.address} (${state}, keeps ${node.stored.bytes})`;
+  /** Nodes that do not answer, for people. */
+  get warnings(): string[] {
+    return this.#all.flatMap(({ trouble }) => (trouble ? [trouble.message] : []));
+  }
+
+  /** For people: how each node stands. */
+  describe(): string {
+    const states = this.#all.map(({ address, member, trouble }) => {
+      if (trouble) return `${address} (${trouble.message})`;
+      return member?.describe() ?? `${address} (has not answered yet)`;
     });
-    return `no node has room for a frame of ${bytes} bytes: ${states.join(', ')}; add intermediates, or start them with more --memory`;
+    return `${states.join(', ') || 'no node is known'}; add intermediates, or start them with more --memory`;
+  }
+
+  get #all(): Place[] {
+    return [...this.#places.values(), ...this.#past, ...(this.#destination ? [this.#destination] : [])];
+  }
+
+  /** New nodes in the index are connected to; those that have left it are waited for no more. */
+  #follow(): void {
+    const { index } = this.#options;
+    if (index === null || this.#stopped) return;
+    const nodes = index.nodes();
+    for (const { address, id, freeBytes, heardMsAgo } of nodes) {
+      const place = this.#places.get(address);
+      if (!place) this.#places.set(address, new Place(address, this.#options.dial, this.#events()));
+      else if (heardMsAgo !== null && heardMsAgo < 100 && place.member?.id === id) place.member.tell(freeBytes);
+    }
+    for (const [address, place] of this.#places) {
+      if (place.member === null && !nodes.some((node) => node.address === address)) {
+        place.stop();
+        this.#places.delete(address);
+      }
+    }
+    this.#changed();
+  }
+
+  #events(): PlaceEvents {
+    return {
+      onJoin: (member) => this.#options.onJoin(member),
+      onGone: (member) => {
+        this.#changed();
+        this.#options.onGone(member);
+      },
+      onChange: (place) => {
+        if (place.up) this.#options.index?.trust(place.address);
+        else this.#options.index?.suspect(place.address);
+        this.#changed();
+      },
+    };
+  }
+
+  #changed(): void {
+    if (this.#stopped) return;
+    this.#weighedAt = Number.NEGATIVE_INFINITY;
+    for (const resolve of this.#waiting.splice(0)) resolve();
+    this.#options.onChange();
+  }
+
+  #weigh(): void {
+    const now = performance.now();
+    if (now - this.#weighedAt < WEIGH_MS) return;
+    this.#weighedAt = now;
+    this.#up = [...this.#places.values()].flatMap(({ up, member }) => (up ? [member!] : []));
+    // A node without a free byte stays in the ranking, at its end: it may have some again.
+    this.#placement.setNodes(this.#up.map(({ id, freeBytes }) => ({ name: id, weight: Math.max(freeBytes, 1) })));
+  }
+
+  /** Until something changes, or a little later. */
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, 100);
+      this.#waiting.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 }

@@ -1,229 +1,366 @@
-// One node that keeps frames, as its client sees it: an intermediate, or the destination when frames go straight there.
+// One node that keeps blocks, as its client sees it: an intermediate, or the destination when frames go straight there.
 //
 //   client                                  node
 //   HELLO { role, migration }      ->
-//                                  <-  WELCOME { freeBytes, memoryBytes }
-//   PUT 7 (frame)                  ->
-//   PUT 8 (frame)                  ->
-//                                  <-  STORED 7 (free bytes)
-//                                  <-  REFUSED 8 { code, message, freeBytes }
+//                                  <-  WELCOME { id, freeBytes, memoryBytes }
+//   CHAIN { chain: 1, nodes }      ->       once for each chain; no answer
+//   PUT 7, chain 1 (block)         ->
+//   PUT 8 (block)                  ->
+//                                  <-  STORED 8 (free bytes)               in any order
+//                                  <-  STORED 7 (free bytes of each holder)
+//                                      or REFUSED 7 { code, message, freeBytes, node }
 //   GET 7                          ->
-//                                  <-  FRAME 7 (frame)  or  MISSING 7
-//   DROP                           ->
-//                                  <-  DROPPED { frames, bytes }
+//                                  <-  FRAME 7 (block)  or  MISSING 7
+//   LIST, REGISTER, CLAIM, LEASE, PING, DROP, each with its answer
+//
+// How a node is lost:
+//   the connection breaks      it is made again, at once and for 2 s; the same node goes on, and what it has not answered is asked again
+//   refused there              it is gone, and its blocks with it
+//   another node is there      likewise
+//   not reached within 2 s     it is gone for us; its blocks may still be there
+//   asked, and silent          after `answerMs`, likewise; deadlines of single requests are the caller's, and end nothing
 
-import { AbdmError } from '../../bindings/errors.js';
-import type { BodyTarget, Channel } from '../wire/channel.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { Channel } from '../wire/channel.js';
 import { connect } from '../wire/connect.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
-import { decodeU64s, type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
-
-/** Who keeps frames: put, get, drop, and nothing else. */
-export interface FrameKeeper {
-  readonly address: string;
-  /** Room for frames, as it last said. */
-  readonly freeBytes: number;
-  /** Frames that it has acknowledged, and their bytes. */
-  readonly stored: { frames: number; bytes: number };
-  /** Bytes sent to it and not acknowledged yet. */
-  readonly outstandingBytes: number;
-  /** It can be asked for something. */
-  readonly open: boolean;
-  /**
-   * Resolves when the node has the frame; the bytes must stay until then. Resolves to false if it has no room for it.
-   * @throws {AbdmError} PEER_GONE and others, if the connection ends first; the node may then have the frame or not.
-   */
-  put(id: number, frame: Uint8Array): Promise<boolean>;
-  /**
-   * Fetches a frame into `into` and resolves to its length in bytes.
-   * @throws {AbdmError} FRAME_LOST if the node does not have it; PEER_GONE and others if the connection ends first.
-   */
-  get(id: number, into: Uint8Array): Promise<number>;
-  /** The node forgets all frames of this migration. */
-  drop(): Promise<{ frames: number; bytes: number }>;
-  /** Ends the connection. */
-  end(): void;
-}
+import { decodeU64s, MAX_CHAIN, MAX_REPLICAS, MessageType, PROTOCOL_VERSION } from '../wire/messages.js';
+import type { Security } from '../wire/security.js';
+import {
+  type Claimed,
+  decodeClaimed,
+  decodeFound,
+  decodeLeased,
+  type FoundMigration,
+  isNodeId,
+  type Registration,
+} from './bodies.js';
+import type { FrameKeeper, NodeRef, PutOptions, PutResult } from './keeper.js';
+import { type Question, Requests, unasked } from './requests.js';
 
 /** A node that is asked for something and says nothing for so long is given up. */
 const ANSWER_MS = 60_000;
+/** How long a connection that broke is tried again. */
+const RETRY_MS = 2_000;
+const RETRY_PAUSE_MS = 50;
+/** A connection that breaks so often with no answer in between is not made again. */
+const MAX_BREAKS = 5;
+const TIMEOUT_MS = 5_000;
 
-interface Waiting<T> {
-  resolve(value: T): void;
-  reject(error: AbdmError): void;
+export interface NodeOptions {
+  /** 32 hexadecimal digits. */
+  readonly migration: string;
+  readonly role: 'source' | 'destination' | 'frames' | 'intermediate';
+  readonly security?: Security;
+  /** Only this node will do; another one at the address is as if nobody were there. */
+  readonly id?: string;
+  /** A node that is asked for something and says nothing at all for so long is given up. Default 60 s. */
+  readonly answerMs?: number;
+  /** It must be connected and have said WELCOME within this. Default 5 s. */
+  readonly timeoutMs?: number;
+  /** Called when `open` or `gone` has changed. */
+  readonly onState?: (node: MamNode) => void;
 }
 
-export class MamNode implements FrameKeeper {
+/** Why a node is not there any more, and whether it has surely lost its blocks. */
+export interface Gone {
+  readonly error: AbdmError;
+  readonly surely: boolean;
+}
+
+export class MamNode implements FrameKeeper, NodeRef {
   readonly address: string;
-  readonly stored = { frames: 0, bytes: 0 };
-  freeBytes = 0;
-  outstandingBytes = 0;
-  #channel!: Channel;
-  #welcome: Waiting<void> | null = null;
+  /** 32 hexadecimal digits; empty for a destination, which is no member of chains. */
+  id: string;
+  memoryBytes = 0;
+  readonly #options: NodeOptions;
+  readonly #requests: Requests;
+  #channel: Channel | null = null;
+  #gone: Gone | null = null;
   #ended = false;
-  readonly #puts = new Map<number, Waiting<boolean> & { bytes: number }>();
-  readonly #gets = new Map<number, Waiting<number> & { into: Uint8Array }>();
-  #drop: Waiting<{ frames: number; bytes: number }> | null = null;
-  readonly #answerMs: number;
+  /** Of channels that are closed. */
+  #pastBytesIn = 0;
+  #pastBytesOut = 0;
+  /** How often the connection broke since the last answer. */
+  #breaks = 0;
+  /** Chains that the node knows on this connection, by the ids of their members. */
+  readonly #chains = new Map<string, number>();
   /** Runs while an answer is due; each message from the node starts it anew. */
   #deadline: NodeJS.Timeout | undefined;
 
-  private constructor(address: string, answerMs: number) {
+  private constructor(address: string, options: NodeOptions) {
     this.address = address;
-    this.#answerMs = answerMs;
+    this.id = options.id ?? '';
+    this.#options = options;
+    this.#requests = new Requests(address, {
+      isOpen: () => this.open,
+      bytesIn: () => this.bytesIn,
+      put: (id, block, chain, onWritten) => {
+        this.#expectAnswer();
+        this.#channel!.send(MessageType.PUT, id, block, onWritten, chain.length > 0 ? this.#chainNumber(chain) : 0);
+      },
+      send: (type, id, body) => {
+        this.#expectAnswer();
+        this.#channel!.send(type, id, body);
+      },
+      break: (error) => this.#channel?.destroy(error),
+    });
   }
 
-  /** Connects and says hello. @throws {AbdmError} PEER_UNREACHABLE, PEER_ABORTED, PROTOCOL. */
-  static async connect(
-    address: string,
-    migration: string,
-    role: 'source' | 'destination' | 'frames',
-    answerMs = ANSWER_MS,
-  ): Promise<MamNode> {
-    const node = new MamNode(address, answerMs);
-    node.#channel = await connect(address, {
-      bodyTarget: (header) => node.#bodyTarget(header),
-      onMessage: (header, body) => {
-        node.#onMessage(header, body);
-        node.#onAnswer();
-      },
-      onClose: (error) => node.#onClose(error),
-    });
-    await new Promise<void>((resolve, reject) => {
-      node.#welcome = { resolve, reject };
-      node.#channel.send(MessageType.HELLO, 0, encodeJson({ protocol: PROTOCOL_VERSION, role, migration }));
-    });
+  /**
+   * Connects and says hello.
+   * @throws {AbdmError} PEER_UNREACHABLE, PEER_ABORTED, PROTOCOL, PEER_GONE; {@link isSurelyGone} tells whether anybody may still be there.
+   */
+  static async connect(address: string, options: NodeOptions): Promise<MamNode> {
+    const node = new MamNode(address, options);
+    await node.#open(options.timeoutMs ?? TIMEOUT_MS);
     return node;
   }
 
+  /** What a node knows of migrations: of those with a VM of this name, or all. Connects for this question only. @throws {AbdmError} */
+  static async lookup(
+    address: string,
+    name?: string,
+    security?: Security,
+    timeoutMs = TIMEOUT_MS,
+  ): Promise<FoundMigration[]> {
+    return new Promise((resolve, reject) => {
+      let found: FoundMigration[] | null = null;
+      connect(
+        address,
+        {
+          onMessage: (header, body, channel) => {
+            if (header.type !== MessageType.FOUND) throw unasked(address, header);
+            found = decodeFound(body);
+            channel.end();
+          },
+          onClose: (error) => {
+            if (found) resolve(found);
+            else reject(error ?? new AbdmError('PEER_GONE', `${address} ended the connection without an answer`));
+          },
+        },
+        { timeoutMs, handshakeMs: timeoutMs, lingerMs: 200, ...(security && { security }) },
+      ).then((channel) => channel.send(MessageType.LOOKUP, 0, encodeJson(name === undefined ? {} : { name })), reject);
+    });
+  }
+
+  /** It is connected, and can be asked for something. */
   get open(): boolean {
-    return this.#channel.open;
+    return this.#channel?.open ?? false;
+  }
+
+  /** Why it will never be open again; null: it is open, or soon will be. */
+  get gone(): Gone | null {
+    return this.#gone;
+  }
+
+  /** Blocks that it has acknowledged, and their bytes; those of chains count here once. */
+  get stored(): { readonly frames: number; readonly bytes: number } {
+    return this.#requests.stored;
+  }
+
+  get outstandingBytes(): number {
+    return this.#requests.outstandingBytes;
+  }
+
+  get freeBytes(): number {
+    return this.#requests.freeBytes;
   }
 
   get bytesIn(): number {
-    return this.#channel.bytesIn;
+    return this.#pastBytesIn + (this.#channel?.bytesIn ?? 0);
   }
 
   get bytesOut(): number {
-    return this.#channel.bytesOut;
+    return this.#pastBytesOut + (this.#channel?.bytesOut ?? 0);
   }
 
-  put(id: number, frame: Uint8Array): Promise<boolean> {
-    return new Promise((resolve, reject) => {
-      if (!this.open) return reject(this.#gone());
-      this.outstandingBytes += frame.byteLength;
-      this.#puts.set(id, { resolve, reject, bytes: frame.byteLength });
-      this.#expectAnswer();
-      this.#channel.send(MessageType.PUT, id, frame);
+  /**
+   * @param chain all holders in order; this node forwards to the one behind it. If it is not among them it stands before them. Empty: only this one.
+   */
+  put(id: number, block: Uint8Array, chain: readonly NodeRef[] = [], options: PutOptions = {}): Promise<PutResult> {
+    const lost = this.#lost();
+    if (lost === null) return this.#requests.put(id, block, chain, options);
+    options.onFree?.();
+    return Promise.reject(lost);
+  }
+
+  /** With `deadlineMs`: rejects when nothing at all came from the node for so long. */
+  get(id: number, into: Uint8Array, { deadlineMs }: { deadlineMs?: number } = {}): Promise<number> {
+    const lost = this.#lost();
+    return lost === null ? this.#requests.get(id, into, deadlineMs) : Promise.reject(lost);
+  }
+
+  list(from: number): Promise<number[]> {
+    const decode = (body: Uint8Array) => decodeU64s(body, 'LISTED');
+    return this.#ask({ type: MessageType.LIST, id: from, answer: MessageType.LISTED, decode });
+  }
+
+  /** Tells what this migration is, so that others can find and claim it. */
+  register(registration: Registration): Promise<{ expiresInMs: number }> {
+    const body = encodeJson(registration);
+    return this.#ask({ type: MessageType.REGISTER, body, answer: MessageType.LEASED, decode: decodeLeased });
+  }
+
+  /** Asks for the migration, for whoever has the token. `by` says who that is, to people. */
+  claim(token: string, by: string, deadlineMs?: number): Promise<Claimed> {
+    const body = encodeJson({ token, by });
+    return this.#ask({
+      type: MessageType.CLAIM,
+      body,
+      answer: MessageType.CLAIMED,
+      decode: decodeClaimed,
+      deadlineMs,
     });
   }
 
-  get(id: number, into: Uint8Array): Promise<number> {
-    return new Promise((resolve, reject) => {
-      if (!this.open) return reject(this.#gone());
-      this.#gets.set(id, { resolve, reject, into });
-      this.#expectAnswer();
-      this.#channel.send(MessageType.GET, id);
+  /** Gives a claim back. */
+  release(token: string, by: string, deadlineMs?: number): Promise<Claimed> {
+    const body = encodeJson({ token, by, release: true });
+    return this.#ask({
+      type: MessageType.CLAIM,
+      body,
+      answer: MessageType.CLAIMED,
+      decode: decodeClaimed,
+      deadlineMs,
     });
   }
 
-  drop(): Promise<{ frames: number; bytes: number }> {
-    return new Promise((resolve, reject) => {
-      if (!this.open) return reject(this.#gone());
-      this.#drop = { resolve, reject };
-      this.#expectAnswer();
-      this.#channel.send(MessageType.DROP, 0);
+  /** The migration stays for so long after its last connection. */
+  lease(leaseMs: number, deadlineMs?: number): Promise<{ expiresInMs: number }> {
+    const body = encodeJson({ leaseMs });
+    return this.#ask({
+      type: MessageType.LEASE,
+      body,
+      answer: MessageType.LEASED,
+      decode: decodeLeased,
+      deadlineMs,
     });
+  }
+
+  /** Whether it answers within this. */
+  ping(timeoutMs: number): Promise<boolean> {
+    const answer = MessageType.PONG;
+    const pong = this.#ask({ type: MessageType.PING, answer, decode: () => true, deadlineMs: timeoutMs });
+    return pong.catch(() => false);
+  }
+
+  async drop(deadlineMs?: number): Promise<{ frames: number; bytes: number }> {
+    try {
+      const answer = MessageType.DROPPED;
+      return await this.#ask({ type: MessageType.DROP, answer, decode: decodeDropped, deadlineMs });
+    } catch (error) {
+      // It was dropped already, as we find when a connection that broke is made again.
+      if (peerCode(error) === 'CANCELLED') return { frames: 0, bytes: 0 };
+      throw error;
+    }
   }
 
   end(): void {
     this.#ended = true;
-    this.#channel.end();
+    this.#channel?.end();
   }
 
-  #bodyTarget(header: MessageHeader): BodyTarget {
-    if (header.type !== MessageType.FRAME) return null;
-    const waiting = this.#gets.get(header.id);
-    if (!waiting) throw new AbdmError('PROTOCOL', `${this.address} sent frame ${header.id}, which nobody asked for`);
-    if (header.bodyBytes > waiting.into.byteLength) {
-      throw new AbdmError(
-        'PROTOCOL',
-        `${this.address} sent frame ${header.id} with ${header.bodyBytes} bytes, too many`,
-      );
+  /** Ends the connection at once: what is on its way is given up. */
+  abandon(): void {
+    this.#ended = true;
+    this.#channel?.destroy();
+  }
+
+  /** A connection that stands, up to WELCOME. */
+  async #open(timeoutMs: number): Promise<void> {
+    const { role, migration, security } = this.#options;
+    const by = performance.now() + timeoutMs;
+    let resolve!: () => void;
+    let reject!: (error: AbdmError) => void;
+    const welcome = new Promise<void>((...both) => {
+      [resolve, reject] = both;
+    });
+    const channel = await connect(
+      this.address,
+      {
+        bodyTarget: (header) => {
+          const target = this.#requests.bodyTarget(header);
+          // There will be no message of it.
+          if (target === 'discard') this.#onAnswer();
+          return target;
+        },
+        onMessage: (header, body, from) => {
+          if (header.type !== MessageType.WELCOME) {
+            this.#requests.onMessage(header, body);
+            this.#onAnswer();
+            return;
+          }
+          if (this.#channel === from) throw unasked(this.address, header);
+          this.#onWelcome(body);
+          this.#channel = from;
+          resolve();
+        },
+        onClose: (error, from) => {
+          const reason = error ?? new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`);
+          reject(reason);
+          if (this.#channel === from) this.#onClose(reason);
+        },
+      },
+      { timeoutMs, ...(security && { security }) },
+    );
+    channel.send(MessageType.HELLO, 0, encodeJson({ protocol: PROTOCOL_VERSION, role, migration }));
+    const timer = setTimeout(() => {
+      const text = `${this.address} accepts connections, and has not said WELCOME within ${timeoutMs} ms: is it stopped?`;
+      channel.destroy(new AbdmError('PEER_UNREACHABLE', text));
+    }, by - performance.now());
+    await welcome.finally(() => clearTimeout(timer));
+  }
+
+  #onWelcome(body: Uint8Array): void {
+    const welcome = decodeJson(body, 'WELCOME');
+    need.integer(welcome, 'protocol', 'WELCOME', PROTOCOL_VERSION, PROTOCOL_VERSION);
+    this.#requests.freeBytes = need.integer(welcome, 'freeBytes', 'WELCOME');
+    if (this.#options.role === 'frames') return;
+    const id = need.string(welcome, 'id', 'WELCOME', 32);
+    if (!isNodeId(id)) throw new AbdmError('PROTOCOL', 'WELCOME: `id` is not 32 hexadecimal digits');
+    this.memoryBytes = need.integer(welcome, 'memoryBytes', 'WELCOME');
+    if (this.id !== '' && this.id !== id) {
+      const text = `the node at ${this.address} is another one than before: it was restarted, and has lost what it kept`;
+      throw new AbdmError('PEER_GONE', text, { cause: ANOTHER_NODE });
     }
-    return waiting.into.subarray(0, header.bodyBytes);
+    this.id = id;
   }
 
-  #onMessage(header: MessageHeader, body: Uint8Array): void {
-    const name = messageName(header.type);
-    switch (header.type) {
-      case MessageType.WELCOME: {
-        const welcome = decodeJson(body, name);
-        need.integer(welcome, 'protocol', name, PROTOCOL_VERSION, PROTOCOL_VERSION);
-        this.freeBytes = need.integer(welcome, 'freeBytes', name);
-        this.#welcome?.resolve();
-        this.#welcome = null;
-        return;
-      }
-      case MessageType.STORED: {
-        const put = this.#take(this.#puts, header);
-        this.freeBytes = decodeU64s(body, name)[0]!;
-        this.outstandingBytes -= put.bytes;
-        this.stored.frames++;
-        this.stored.bytes += put.bytes;
-        return put.resolve(true);
-      }
-      case MessageType.REFUSED:
-        return this.#onRefused(header, body);
-      case MessageType.FRAME:
-        return this.#take(this.#gets, header).resolve(body.byteLength);
-      case MessageType.MISSING: {
-        const error = new AbdmError('FRAME_LOST', `${this.address} does not have frame ${header.id}`);
-        return this.#take(this.#gets, header).reject(error);
-      }
-      case MessageType.DROPPED: {
-        const dropped = decodeJson(body, name);
-        const frames = need.integer(dropped, 'frames', name);
-        this.#drop?.resolve({ frames, bytes: need.integer(dropped, 'bytes', name) });
-        this.#drop = null;
-        return;
-      }
-      default:
-        throw new AbdmError('PROTOCOL', `${this.address} sent ${name}, which a node does not send`);
-    }
+  #ask<T>(question: Question<T>): Promise<T> {
+    const lost = this.#lost();
+    return lost === null ? this.#requests.ask(question) : Promise.reject(lost);
   }
 
-  #onRefused(header: MessageHeader, body: Uint8Array): void {
-    const name = messageName(header.type);
-    const refused = decodeJson(body, name);
-    const put = this.#take(this.#puts, header);
-    this.outstandingBytes -= put.bytes;
-    this.freeBytes = need.integer(refused, 'freeBytes', name);
-    const code = need.string(refused, 'code', name);
-    if (code === 'NO_ROOM') return put.resolve(false);
-    const message = need.string(refused, 'message', name, 1000);
-    put.reject(new AbdmError('PEER_ABORTED', `${this.address} refused frame ${header.id}: ${message} (${code})`));
-  }
-
-  #take<T>(waiting: Map<number, T>, header: MessageHeader): T {
-    const found = waiting.get(header.id);
-    if (!found) {
-      const what = `${messageName(header.type)} for frame ${header.id}`;
-      throw new AbdmError('PROTOCOL', `${this.address} sent ${what}, which nobody asked for`);
-    }
-    waiting.delete(header.id);
-    return found;
+  /** The number of a chain on this connection; tells the node if it does not know it. */
+  #chainNumber(chain: readonly NodeRef[]): number {
+    const key = chain.map(({ id }) => id).join();
+    const known = this.#chains.get(key);
+    if (known !== undefined) return known;
+    // A number that is given anew means the new chain from then on.
+    if (this.#chains.size === MAX_CHAIN) this.#chains.clear();
+    const number = this.#chains.size + 1;
+    this.#chains.set(key, number);
+    const nodes = chain.map(({ address, id }) => ({ address, id }));
+    if (!nodes.some(({ id }) => id === this.id)) nodes.unshift({ address: this.address, id: this.id });
+    if (nodes.length > MAX_REPLICAS) throw new RangeError(`a chain of ${nodes.length} nodes`);
+    this.#channel!.send(MessageType.CHAIN, 0, encodeJson({ chain: number, nodes }));
+    return number;
   }
 
   #expectAnswer(): void {
+    const answerMs = this.#options.answerMs ?? ANSWER_MS;
     this.#deadline ??= setTimeout(() => {
-      const text = `${this.address} has been asked, and has not answered for ${this.#answerMs} ms`;
-      this.#channel.destroy(new AbdmError('PEER_GONE', text));
-    }, this.#answerMs);
+      const text = `${this.address} has been asked, and has not answered for ${answerMs} ms`;
+      this.#breaks = MAX_BREAKS;
+      this.#channel?.destroy(new AbdmError('PEER_GONE', text));
+    }, answerMs);
   }
 
   #onAnswer(): void {
-    if (this.#puts.size + this.#gets.size > 0 || this.#drop) this.#deadline?.refresh();
+    this.#breaks = 0;
+    if (this.#requests.due > 0) this.#deadline?.refresh();
     else this.#stopWaiting();
   }
 
@@ -232,19 +369,64 @@ export class MamNode implements FrameKeeper {
     this.#deadline = undefined;
   }
 
-  #gone(): AbdmError {
-    return new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`);
+  #onClose(reason: AbdmError): void {
+    this.#stopWaiting();
+    this.#pastBytesIn = this.bytesIn;
+    this.#pastBytesOut = this.bytesOut;
+    this.#channel = null;
+    this.#chains.clear();
+    this.#requests.interrupt();
+    if (this.#ended || reason.code !== 'PEER_GONE' || ++this.#breaks >= MAX_BREAKS) return this.#lose(reason);
+    this.#options.onState?.(this);
+    void this.#reopen();
   }
 
-  #onClose(error: AbdmError | null): void {
-    const reason = error ?? this.#gone();
-    this.#stopWaiting();
-    this.outstandingBytes = 0;
-    if (this.#ended && !this.#drop && this.#puts.size === 0 && this.#gets.size === 0) return;
-    const all = [this.#welcome, this.#drop, ...this.#puts.values(), ...this.#gets.values()];
-    this.#welcome = this.#drop = null;
-    this.#puts.clear();
-    this.#gets.clear();
-    for (const waiting of all) waiting?.reject(reason);
+  async #reopen(): Promise<void> {
+    const by = performance.now() + RETRY_MS;
+    for (let left = RETRY_MS; ; left = by - performance.now()) {
+      try {
+        await this.#open(left);
+        break;
+      } catch (cause) {
+        const error = asAbdmError(cause);
+        const final = isSurelyGone(error) || error.code === 'PEER_ABORTED' || error.code === 'PROTOCOL';
+        if (this.#ended || final || performance.now() + RETRY_PAUSE_MS >= by) return this.#lose(error);
+        await sleep(RETRY_PAUSE_MS);
+      }
+    }
+    if (this.#ended) return this.#channel?.end();
+    this.#requests.repeat();
+    this.#options.onState?.(this);
   }
+
+  #lose(error: AbdmError): void {
+    this.#gone = { error, surely: isSurelyGone(error) };
+    this.#requests.fail(error);
+    this.#options.onState?.(this);
+  }
+
+  #lost(): AbdmError | null {
+    if (this.#gone) return this.#gone.error;
+    return this.#ended ? new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`) : null;
+  }
+}
+
+const ANOTHER_NODE = { code: 'ANOTHER_NODE' };
+/** Nothing listens there; or another node does; or the node says itself that it has dropped everything. */
+const SURELY = ['ECONNREFUSED', 'ANOTHER_NODE', 'CANCELLED'];
+
+/** Whether a failed connection proves that the node, or what it kept of the migration, is gone; otherwise it may just be out of reach. */
+export function isSurelyGone(error: unknown): boolean {
+  return SURELY.includes(peerCode(error) ?? '');
+}
+
+/** What a peer or the system called an error that a connection ended with; null if it said nothing. */
+export function peerCode(error: unknown): string | null {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : null;
+}
+
+function decodeDropped(body: Uint8Array): { frames: number; bytes: number } {
+  const dropped = decodeJson(body, 'DROPPED');
+  return { frames: need.integer(dropped, 'frames', 'DROPPED'), bytes: need.integer(dropped, 'bytes', 'DROPPED') };
 }

@@ -32,6 +32,13 @@ export function formatAddress(address: Address): string {
   return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
 }
 
+/** Whether what is sent there cannot leave this machine: 127.0.0.0/8, ::1 and `localhost`. Other names are not looked up. */
+export function isLoopback(host: string): boolean {
+  return (
+    /^(::ffff:)?127(\.\d{1,3}){3}$/i.test(host) || /^(0*:){2,7}0*1$/.test(host) || host.toLowerCase() === 'localhost'
+  );
+}
+
 function bad(text: string, why: string): AbdmError {
   return new AbdmError('USAGE', `address '${text}': ${why}; write 10.0.0.7:7000, a.example:7000 or [::1]:7000`);
 }

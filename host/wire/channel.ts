@@ -8,11 +8,14 @@
 //   the peer sends bad bytes           PROTOCOL; it is sent ERROR first
 //   the peer sends ERROR               PEER_ABORTED, with its words
 //   the peer is silent or stuck        PEER_GONE, or PEER_UNREACHABLE if it never answered
+//   the peer does not take us for us   UNAUTHENTICATED
+//   somebody between changed bytes     PEER_GONE, where the two ends prove what they send (proof.ts)
 
 import type { OnReadOpts, Socket } from 'node:net';
 import { AbdmError } from '../../bindings/errors.js';
 import { decodeJson, encodeJson, need, printable } from './json.js';
 import { encodeHeader, HEADER_BYTES, type MessageHeader, MessageType, messageName } from './messages.js';
+import type { Proofs } from './proof.js';
 import { type BodyTarget, Receiver } from './receiver.js';
 
 export type { BodyTarget } from './receiver.js';
@@ -29,6 +32,8 @@ export interface ChannelHandler {
   /** Once, when the connection is gone. `error` is null after an orderly end. */
   onClose?(error: AbdmError | null, channel: Channel): void;
 }
+
+export const HANDSHAKE_MS = 10_000;
 
 /** How long a peer may take for what. */
 export interface ChannelOptions {
@@ -48,6 +53,14 @@ export interface OpenSocket {
   readonly direct: boolean;
 }
 
+/** What came before the first message. */
+export interface Opening {
+  /** Bytes that were read already. */
+  readonly head?: Uint8Array;
+  /** Both ends prove what they send. */
+  readonly proofs?: Proofs | null;
+}
+
 /** One TCP connection that speaks messages. Made by {@link connect}, or by {@link listen} for those who do. */
 export class Channel {
   /** May be changed at any time, such as after a handshake. */
@@ -59,6 +72,7 @@ export class Channel {
 
   readonly #socket: Socket;
   readonly #receiver: Receiver;
+  readonly #opening: Opening;
   readonly #options: Required<ChannelOptions>;
   #error: AbdmError | null = null;
   #state: 'open' | 'ending' | 'closed' = 'open';
@@ -76,17 +90,20 @@ export class Channel {
     handler: ChannelHandler,
     options: ChannelOptions,
     open: (onread: OnReadOpts) => OpenSocket,
+    opening: Opening = {},
   ) {
     this.handler = handler;
     this.peer = peer;
-    this.#options = { handshakeMs: 10_000, stallMs: 60_000, lingerMs: 2_000, peerMayEnd: false, ...options };
-    this.#receiver = new Receiver({
-      bodyTarget: (header) => {
+    this.#opening = opening;
+    this.#options = { handshakeMs: HANDSHAKE_MS, stallMs: 60_000, lingerMs: 2_000, peerMayEnd: false, ...options };
+    const takes = {
+      bodyTarget: (header: MessageHeader) => {
         if (header.type === MessageType.ERROR) return null;
         return this.handler.bodyTarget ? this.handler.bodyTarget(header, this) : null;
       },
-      onMessage: (header, body) => this.#onMessage(header, body),
-    });
+      onMessage: (header: MessageHeader, body: Uint8Array) => this.#onMessage(header, body),
+    };
+    this.#receiver = new Receiver(takes, opening.proofs?.in ?? null);
     const { socket, direct } = open({
       buffer: () => this.#receiver.next(),
       callback: (bytes, into) => this.#onRead(bytes, () => this.#receiver.read(into, bytes)),
@@ -109,11 +126,14 @@ export class Channel {
       const code = this.#options.peerMayEnd ? 'PEER_GONE' : 'PEER_UNREACHABLE';
       this.fail(new AbdmError(code, `${this.peer} connected but sent no whole message within ${handshakeMs} ms`));
     }, handshakeMs);
-    if (this.direct) return;
-    this.#socket.on('data', (bytes: Uint8Array) => {
+    const feed = (bytes: Uint8Array) => {
       if (!this.#onRead(bytes.byteLength, () => this.#receiver.feed(bytes))) this.#socket.pause();
-    });
-    this.#socket.resume();
+    };
+    if (!this.direct) {
+      this.#socket.on('data', feed);
+      this.#socket.resume();
+    }
+    if (this.#opening.head?.byteLength) feed(this.#opening.head);
   }
 
   /** Bytes received, headers included. */
@@ -160,16 +180,23 @@ export class Channel {
     onWritten?: () => void,
     chain = 0,
   ): void {
-    const pieces = body === undefined ? [] : body instanceof Uint8Array ? [body] : body;
+    const parts = body === undefined ? [] : body instanceof Uint8Array ? [body] : body;
     let bodyBytes = 0;
-    for (const piece of pieces) bodyBytes += piece.byteLength;
+    for (const part of parts) bodyBytes += part.byteLength;
     const header = Buffer.allocUnsafe(HEADER_BYTES);
     encodeHeader(header, 0, type, bodyBytes, id, chain);
     if (this.#state !== 'open') {
       if (onWritten) queueMicrotask(onWritten);
       return;
     }
-    this.#bytesOut += HEADER_BYTES + bodyBytes;
+    const pieces: Uint8Array[] = [header];
+    const prover = this.#opening.proofs?.out;
+    if (prover) pieces.push(prover.update(header).end());
+    pieces.push(...parts);
+    if (prover && bodyBytes > 0) {
+      for (const part of parts) prover.update(part);
+      pieces.push(prover.end());
+    }
     this.#pendingMessages++;
     const written = () => {
       this.#pendingMessages--;
@@ -177,10 +204,12 @@ export class Channel {
     };
     const socket = this.#socket;
     const last = pieces.length - 1;
-    // Corked, header and body leave in one system call.
+    // Corked, all of it leaves in one system call.
     socket.cork();
-    socket.write(header, last < 0 ? written : undefined);
-    for (let i = 0; i <= last; i++) socket.write(pieces[i]!, i === last ? written : undefined);
+    for (const [i, piece] of pieces.entries()) {
+      this.#bytesOut += piece.byteLength;
+      socket.write(piece, i === last ? written : undefined);
+    }
     socket.uncork();
   }
 
@@ -242,7 +271,10 @@ export class Channel {
       run();
     } catch (cause) {
       const text = `cannot go on: ${cause instanceof Error ? cause.message : cause}`;
-      this.fail(cause instanceof AbdmError ? cause : new AbdmError('PROTOCOL', text, { cause }));
+      // The other end may be honest, and is not to be blamed for what anybody between the two can do: to it, the connection broke.
+      if (this.#receiver.disturbed)
+        this.destroy(new AbdmError('PEER_GONE', `${this.peer}: ${(cause as Error).message}`));
+      else this.fail(cause instanceof AbdmError ? cause : new AbdmError('PROTOCOL', text, { cause }));
     }
     this.#socket.uncork();
     this.#busy = false;
@@ -265,7 +297,8 @@ export class Channel {
     const error = decodeJson(body, messageName(header.type));
     const code = printable(need.string(error, 'code', 'ERROR', 64));
     const message = printable(need.string(error, 'message', 'ERROR', 64 * 1024));
-    this.destroy(new AbdmError('PEER_ABORTED', `${this.peer} ended it: ${message} (${code})`));
+    const told = code === 'UNAUTHENTICATED' ? code : 'PEER_ABORTED';
+    this.destroy(new AbdmError(told, `${this.peer} ended it: ${message} (${code})`, { cause: { code } }));
   }
 
   #onEnd(): void {

@@ -2,11 +2,22 @@
 
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import { AbdmError } from '../../bindings/errors.js';
-import { type Address, formatAddress, parseAddress } from './address.js';
+import { type Address, formatAddress, isLoopback, parseAddress } from './address.js';
 import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
+import { proofsOf } from './proof.js';
+import { isSecured, OPEN, type Security } from './security.js';
+import { preambleOf, type Ticket } from './tickets.js';
+import { tlsConnect, tlsFailure } from './tls.js';
 
 /** A channel's options, and how long connecting may take. */
 export interface ConnectOptions extends ChannelOptions {
+  /** How the connection is made private. Without it, it must stay on this machine. */
+  readonly security?: Security;
+  /**
+   * Opens a plain connection by this ticket, which its listener has issued: what is sent can be read by others, and not changed. Nothing but sealed
+   * blocks and the talk about them belongs there.
+   */
+  readonly ticket?: Ticket;
   /** The connection must stand within this. Default 5 s. */
   readonly timeoutMs?: number;
 }
@@ -23,35 +34,55 @@ const ADVICE: Readonly<Record<string, string>> = {
 
 /**
  * Connects to `address` (HOST:PORT). `handler.onClose` is called only for a connection that stood.
- * @throws {AbdmError} `PEER_UNREACHABLE` naming the address and what to check; `USAGE` if the address is none.
+ * @throws {AbdmError} `PEER_UNREACHABLE` naming the address and what to check; `UNAUTHENTICATED` if the two do not take each other for members of one
+ * cluster; `USAGE` if the address is none, or not on this machine and there is neither a key nor certificates.
  */
 export async function connect(
   address: Address | string,
   handler: ChannelHandler,
   options: ConnectOptions = {},
 ): Promise<Channel> {
-  const { timeoutMs = 5_000, ...channelOptions } = options;
+  const { timeoutMs = 5_000, security = OPEN, ticket, ...channelOptions } = options;
   const { host, port } = typeof address === 'string' ? parseAddress(address, 1) : address;
   const peer = formatAddress({ host, port });
+  const plain = ticket !== undefined || !isSecured(security);
+  if (plain && ticket === undefined && !isLoopback(host)) {
+    const text = `without a key only this machine is spoken to, and ${peer} is not known to be on it`;
+    throw new AbdmError('USAGE', `${text}: give --key, or --tls-cert, --tls-key and --tls-ca`);
+  }
   return new Promise((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
     const connecting: ChannelHandler = {
       onMessage: () => {},
       onClose: (error) => {
         clearTimeout(timer);
-        reject(error?.code === 'PEER_UNREACHABLE' ? error : unreachable(peer, error?.cause));
+        const refused = plain || error?.code !== 'PEER_GONE' ? null : tlsFailure(peer, error.cause);
+        reject(refused ?? (error?.code === 'PEER_UNREACHABLE' ? error : unreachable(peer, error?.cause)));
       },
     };
-    const channel = new Channel(peer, connecting, channelOptions, (onread) => {
-      const socket = new Socket({ onread } as SocketConstructorOpts);
-      socket.once('connect', () => {
-        clearTimeout(timer);
-        channel.handler = handler;
-        channel.start();
-        resolve(channel);
-      });
-      return { socket: socket.connect({ host, port, noDelay: true }), direct: true };
-    });
+    const onConnected = () => {
+      clearTimeout(timer);
+      channel.handler = handler;
+      channel.start();
+      resolve(channel);
+    };
+    const proofs = ticket ? proofsOf(Buffer.from(ticket.secret, 'hex'), 'client') : null;
+    const channel = new Channel(
+      peer,
+      connecting,
+      channelOptions,
+      (onread) => {
+        if (!plain)
+          return { socket: tlsConnect({ host, port }, security).once('secureConnect', onConnected), direct: false };
+        const socket = new Socket({ onread } as SocketConstructorOpts);
+        socket.once('connect', () => {
+          if (ticket) socket.write(preambleOf(ticket));
+          onConnected();
+        });
+        return { socket: socket.connect({ host, port, noDelay: true }), direct: true };
+      },
+      { proofs },
+    );
     timer = setTimeout(() => {
       const text = `cannot reach ${peer} within ${timeoutMs} ms: ${ADVICE.ETIMEDOUT}`;
       channel.destroy(new AbdmError('PEER_UNREACHABLE', text));

@@ -125,17 +125,21 @@ export class RecordReader {
    * @throws {AbdmError} `PROTOCOL` at the first record that is cut short, impossible, or outside the limits.
    */
   read(body: Uint8Array, onRecord: (record: FrameRecord) => void): number {
-    const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
-    let at = 0;
     let records = 0;
-    for (; at < body.byteLength; records++) {
-      at = this.#readOne(view, at);
-      onRecord(this.#record);
+    for (let at = 0; at < body.byteLength; records++) {
+      const { record, end } = this.readOne(body, at);
+      onRecord(record);
+      at = end;
     }
     return records;
   }
 
-  #readOne(view: DataView, start: number): number {
+  /**
+   * The record that begins at byte `start`, and where it ends. The record is reused.
+   * @throws {AbdmError} `PROTOCOL` as `read` does.
+   */
+  readOne(body: Uint8Array, start: number): { record: FrameRecord; end: number } {
+    const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
     const left = view.byteLength - start;
     if (left < FIXED_RECORD_BYTES) throw bad(start, 'is cut short');
     const frameId = view.getUint32(start + 4, true) * 2 ** 32 + view.getUint32(start, true);
@@ -175,7 +179,7 @@ export class RecordReader {
     record.vm = vm;
     record.pages = pages;
     record.nodes = nodes;
-    return at;
+    return { record, end: at };
   }
 }
 

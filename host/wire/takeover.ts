@@ -15,14 +15,15 @@ interface Handle {
 
 /**
  * Moves the connection of `accepted` into a new socket that reads by `onread`, and destroys the empty shell: to its server it is a closed
- * connection. The server must have been made with `pauseOnConnect`, else bytes may have been read already.
+ * connection. Nothing may lie in its buffer, or it is lost: the server must have been made with `pauseOnConnect`, and what was read since must
+ * have been taken out.
  * @returns null, and `accepted` is untouched, if this is not possible here.
  */
 export function takeOver(accepted: Socket, onread: OnReadOpts): Socket | null {
   const shell = accepted as unknown as { _handle?: Handle | null };
   const handle = shell._handle;
   if (!handle || typeof handle.useUserBuffer !== 'function' || typeof handle.readStart !== 'function') return null;
-  if (accepted.bytesRead !== 0 || accepted.destroyed) return null;
+  if (accepted.readableLength !== 0 || accepted.destroyed) return null;
   shell._handle = null;
   accepted.destroy();
   return new Socket({ handle, onread } as SocketConstructorOpts);

@@ -1,6 +1,6 @@
 // LZ4 against lz4-wasm in both directions, against a plain decoder on damaged blocks, and at every edge of its memory.
 import { describe, expect, it } from 'vitest';
-import { rawEngine, scale, seeded } from '../engine.js';
+import { type RawEngine, rawEngine, scale, seeded } from '../engine.js';
 import { KINDS, page } from '../pages.js';
 import { damage, keepsEndRules } from './lz4-blocks.js';
 import { type Lz4Peer, lz4Wasm, lz4WasmNodejs, plainDecompress } from './lz4-peers.js';
@@ -165,25 +165,27 @@ describe('lz4Compress', { timeout }, () => {
     expect(engine.lz4Compress(engine.free, 65_537, engine.free + 100_000, 80_000, 1)).toBe(0);
   });
 
-  it('survives the wrap of the positions in its table', () => {
-    const own = rawEngine(1 << 18);
+  it('makes a block of nothing but its page, whatever it compressed before and lies before it', () => {
+    const used = rawEngine(1 << 18);
     const random = seeded(9);
-    const srcPtr = own.free;
-    const dstPtr = srcPtr + 65_536;
-    const noise = page('binary', random, 65_536);
-    const pages = Array.from({ length: 40 }, (_, i) => page(KINDS[i % KINDS.length]!, random));
-    // Positions are numbers of 32 bits, and a call uses up as many as it has bytes: 65,536 calls of 64 KiB wrap them.
-    for (let call = 0; call < 65_534; call++) own.lz4Compress(srcPtr, 65_536, dstPtr, 1_000, 1);
-    // The last before the wrap fill the table, so that there is something stale in it.
-    for (let round = 0; round < 3; round++) {
-      own.bytes.set(noise, srcPtr);
-      own.lz4Compress(srcPtr, noise.length, dstPtr, BLOCK_ROOM, 1);
-      for (const data of pages) {
-        own.bytes.set(data, srcPtr);
-        const bytes = own.lz4Compress(srcPtr, data.length, dstPtr, BLOCK_ROOM, 1);
-        const back = plainDecompress(own.bytes.slice(dstPtr, dstPtr + bytes), data.length);
-        expect(back !== null && isSame(back, data)).toBe(true);
-      }
+    const pages = Array.from({ length: 16 }, (_, i) => page(KINDS[i % KINDS.length]!, random));
+    const before = 65_536;
+    const srcPtr = used.free + before;
+    const dstPtr = srcPtr + before;
+    const blockBy = (by: RawEngine, data: Uint8Array) => {
+      by.bytes.set(data, srcPtr);
+      const bytes = by.lz4Compress(srcPtr, data.length, dstPtr, BLOCK_ROOM, 1);
+      return by.bytes.slice(dstPtr, dstPtr + bytes);
+    };
+    // Positions are numbers of 16 bits: the table is cleared in between, after calls of all lengths. Stale entries lead to copies of the page.
+    for (let i = 0; i < scale(400); i++) {
+      const data = pages[random() % pages.length]!.subarray(random() % 5 === 0 ? random() % 4096 : 0);
+      const shift = random() % 64;
+      for (let at = used.free + shift; at + data.length < srcPtr; at += 4096) used.bytes.set(data, at);
+      if (i % 50 === 0) blockBy(used, page('text', random, 65_536));
+      const block = blockBy(used, data);
+      expect(isSame(block, blockBy(rawEngine(1 << 18), data))).toBe(true);
+      expect(isSame(plainDecompress(block, data.length)!, data)).toBe(true);
     }
   });
 });
@@ -230,6 +232,21 @@ describe('lz4Decompress', { timeout }, () => {
       const back = decompress(block, bytes, dstPtr);
       expect(back !== null && isSame(back, data)).toBe(true);
       expect(isUntouched(engine.free + 20_000, dstPtr) && isUntouched(dstPtr + bytes, memoryEnd)).toBe(true);
+    }
+  });
+
+  it('reads literals and matches of every length, near and far from its ends', () => {
+    const random = seeded(13);
+    for (let length = 4; length < 600; length++) {
+      const data = page('random', random, 8192);
+      const literals = 1 + (random() % 600);
+      const offset = 1 + (random() % Math.min(literals, random() % 2 === 0 ? 40 : 600));
+      for (let i = literals; i < literals + length; i++) data[i] = data[i - offset]!;
+      for (const bytes of [literals + length + 5, literals + length + 5 + (random() % 60), data.length]) {
+        const whole = data.subarray(0, bytes);
+        const back = decompress(lz4WasmNodejs.compress(whole), bytes);
+        expect(back !== null && isSame(back, whole)).toBe(true);
+      }
     }
   });
 

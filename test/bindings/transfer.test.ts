@@ -65,6 +65,37 @@ describe('pages that were divided and merged', () => {
     }
   });
 
+  test.each(['lz4', 'high', 'none'] as const)('are the same when frames were made again (%s)', async (compress) => {
+    const image = seededPages(6, 1000);
+    const divider = await makeDivider({ compress, slots: 1, batches: 1 });
+    const frames = divideImage(divider, image);
+    const counts = { ...divider.counts };
+    const batch = divider.acquire();
+    const again = frames.map((frame, i) => {
+      if (i % 3 > 0) return frame;
+      const { id, vm, base, pages, deltas } = frame;
+      batch.bytes.set(image.subarray(base * PAGE_BYTES, (base + pages) * PAGE_BYTES));
+      const made = divider.divideAgain(batch, { vm, base, pages, ...(deltas && { deltas }) }, id);
+      const kept = { ...made, bytes: made.bytes.slice() };
+      made.release();
+      expect(kept).toMatchObject({ id, vm, base, pages });
+      // No page in it is a duplicate.
+      expect(new DataView(kept.bytes.buffer).getUint16(32, true)).toBe(0);
+      return kept;
+    });
+    expect(divider.counts).toEqual(counts);
+    expect(() => divider.divideAgain(batch, { vm: 0, base: 0, pages: 64 }, frames.length + 1)).toThrow(/id/);
+    const merger = await makeMerger([1000]);
+    const sink = new MemorySink([1000]);
+    for (const frame of again.reverse()) mergeFrame(merger, frame.bytes, sink);
+    expect(merger.complete).toBe(true);
+    expect(same(sink.images[0]!, image)).toBe(true);
+    // The next new frame has an id of its own.
+    batch.release();
+    const [next] = divideBatch(divider, new Uint8Array(PAGE_BYTES).fill(9), { vm: 0, base: 0 });
+    expect(next!.id).toBe(frames.length + 1);
+  });
+
   test('of several VMs share their content', async () => {
     const image = seededPages(3, 128, ['text', 'random']);
     const divider = await makeDivider();

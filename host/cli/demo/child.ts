@@ -5,7 +5,8 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { AbdmError } from '../../../bindings/errors.js';
-import type { Status, Summary } from '../../summary.js';
+import type { Summary } from '../../summary.js';
+import type { Progress } from '../progress.js';
 
 const MAIN = fileURLToPath(new URL('../main.js', import.meta.url));
 
@@ -13,7 +14,7 @@ type Event = { type: string } & Record<string, unknown>;
 
 export class RoleProcess {
   /** The last progress event. */
-  status: Status | null = null;
+  progress: Progress | null = null;
   readonly #name: string;
   readonly #child: ChildProcess;
   readonly #listening: Promise<string>;
@@ -34,7 +35,7 @@ export class RoleProcess {
       lines.on('line', (line) => {
         const event = JSON.parse(line) as Event;
         if (event.type === 'listening') resolve(event.address as string);
-        else if (event.type === 'progress') this.status = event as unknown as Status;
+        else if (event.type === 'progress') this.progress = event as unknown as Progress;
         else if (event.type === 'summary') this.#summary = event as unknown as Summary;
       });
       this.#exited.then(() => reject(this.#failure()), reject);

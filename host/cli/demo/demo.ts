@@ -12,7 +12,8 @@ import { AbdmError } from '../../../bindings/errors.js';
 import { hashImage } from '../../image/hash.js';
 import { openSource, parseImage } from '../../image/parse.js';
 import { EXIT, onSignal } from '../exit.js';
-import { type Output, progressLine } from '../output.js';
+import type { Output } from '../output.js';
+import { progressLine } from '../progress.js';
 import { formatBytes } from '../sizes.js';
 import { RoleProcess } from './child.js';
 import { Comparison, comparisonTable, demoSummary, type Run } from './report.js';
@@ -91,7 +92,7 @@ class Stage {
   /** Starts a process with real data in its memory, or writes such data to a file where memory cannot be read. */
   async #fillImage(): Promise<string> {
     const { size } = this.#options;
-    this.#output.liveLine(`filling ${formatBytes(size)} with real data`);
+    this.#output.liveLines(`filling ${formatBytes(size)} with real data`);
     if (process.platform !== 'linux') {
       const path = join(this.#directory, 'heap');
       await writeHeapFile(path, size);
@@ -105,7 +106,14 @@ class Stage {
   async #startIntermediates(imageBytes: number): Promise<string[]> {
     const memory = Math.max(64 * 2 ** 20, Math.ceil(imageBytes * 1.05));
     const nodes = Array.from({ length: INTERMEDIATES }, () => {
-      return new RoleProcess('intermediate', ['--listen', '127.0.0.1:0', '--memory', `${memory}`]);
+      return new RoleProcess('intermediate', [
+        '--listen',
+        '127.0.0.1:0',
+        '--memory',
+        `${memory}`,
+        '--announcements',
+        'none',
+      ]);
     });
     for (const node of nodes) this.#clear.push(() => node.stop());
     return Promise.all(nodes.map((node) => node.listening()));
@@ -120,9 +128,8 @@ class Stage {
     const source = new RoleProcess('eject', [`demo=${image}`, '--to', to, ...how]);
     this.#clear.push(() => source.stop());
     const live = setInterval(() => {
-      const role = source.status?.phase === 'dividing' ? source : destination;
-      const idle = { bytesPerS: 0, etaMs: null, mergeEtaMs: null };
-      if (role.status) this.#output.liveLine(progressLine(name, role.status, { ...idle, ...role.status }));
+      const role = source.progress?.phase === 'dividing' ? source : destination;
+      if (role.progress) this.#output.liveLines(progressLine(name, role.progress));
     }, LIVE_MS);
     try {
       // Whichever fails first says why.

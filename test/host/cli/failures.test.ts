@@ -34,12 +34,23 @@ describe('a peer that is not there', () => {
     expect(stderr).toBe('');
   });
 
-  test('as an intermediate: both ends say so', async () => {
+  test('as an intermediate: it is passed over', async () => {
     const { list } = await intermediates(1);
     const missing = await absent();
     const { destination, to } = await scene.startMerge();
     const [source, merged] = await Promise.all([
       scene.startEject(to, '--intermediates', `${list},${missing}`).done,
+      destination.done,
+    ]);
+    expect([source.code, merged.code]).toEqual([0, 0]);
+    expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
+  });
+
+  test('as every intermediate: both ends say so', async () => {
+    const missing = await absent();
+    const { destination, to } = await scene.startMerge();
+    const [source, merged] = await Promise.all([
+      scene.startEject(to, '--intermediates', missing).done,
       destination.done,
     ]);
     expect([source.code, merged.code]).toEqual([2, 2]);
@@ -63,15 +74,11 @@ describe('a peer that is not there', () => {
 describe('intermediates without room', () => {
   test('abort the migration if none has any, and are left empty', async () => {
     const { list } = await intermediates(2, '4M');
-    const { destination, to } = await scene.startMerge();
-    const [source, merged] = await Promise.all([scene.startEject(to, '--intermediates', list).done, destination.done]);
-    expect([source.code, merged.code]).toEqual([2, 2]);
+    const how = ['--park', '--vm-key', join(scene.dir, 'key'), '--intermediates', list];
+    const source = await new Abdm(['eject', `a=file:${scene.image}`, ...how]).done;
+    expect(source.code).toBe(2);
     expect(source.summary.reason).toMatchObject({ code: 'NO_ROOM', message: expect.stringMatching(/more --memory/) });
     expect(source.summary.exitTimeMs).toBeNull();
-    expect(merged.summary.reason).toMatchObject({
-      code: 'PEER_ABORTED',
-      message: expect.stringMatching(/no node has room/),
-    });
     scene.expectNoOutput();
     for (const address of list.split(',')) expect(await keptBytes(address, 4 * 2 ** 20)).toBe(0);
   });
@@ -84,7 +91,8 @@ describe('intermediates without room', () => {
     const [source, merged] = await Promise.all([scene.startEject(to, ...how).done, destination.done]);
     expect([source.code, merged.code]).toEqual([0, 0]);
     expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
-    expect(source.summary.nodes[0].bytes).toBeLessThan(2 * 2 ** 20);
+    const share = source.summary.nodes.find(({ address }: { address: string }) => address === small.list);
+    expect(share.bytes).toBeLessThan(2 * 2 ** 20);
   });
 });
 
@@ -174,7 +182,17 @@ describe('a command line that is wrong', () => {
   test('is refused with what would be right, exit code 1', async () => {
     const cases: [string[], RegExp][] = [
       [['eject', `a=file:${scene.image}`], /--to/],
-      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1'], /--direct/],
+      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--park'], /--park/],
+      [['eject', `a=file:${scene.image}`, '--park', '--direct'], /--direct needs a destination/],
+      [['eject', `a=file:${scene.image}`, '--park', '--lease', 'long'], /90s/],
+      [['eject', `a=file:${scene.image}`, '--park', '--lease', '99d'], /24d/],
+      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--lease', '2h'], /--park/],
+      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--vm-key', 'x'], /--park/],
+      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--replicas', '17'], /1 to 16/],
+      [['eject', `a=file:${scene.image}`, '--park', '--vm-key', scene.image], /exists.*never overwritten/],
+      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--key', join(scene.dir, 'none')], /none/],
+      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--key', scene.image], /key/],
+      [['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--tls-cert', scene.image], /certificate|--tls-key/],
       [
         ['eject', `a=file:${scene.image}`, '--to', '127.0.0.1:1', '--direct', '--intermediates', '127.0.0.1:2'],
         /--direct/,
@@ -183,6 +201,13 @@ describe('a command line that is wrong', () => {
       [['eject', scene.image, '--to', '127.0.0.1:1', '--direct'], /NAME=IMAGE/],
       [['eject', `a=file:${scene.image}`, '--to', 'nowhere', '--direct'], /HOST:PORT/],
       [['merge', 'a=process:1', '--listen', '127.0.0.1:0'], /cannot be written/],
+      [['merge', `a=file:${scene.out}`], /--listen HOST:PORT, or --parked/],
+      [['merge', `a=file:${scene.out}`, '--listen', '127.0.0.1:0', '--parked'], /--parked/],
+      [['merge', `a=file:${scene.out}`, '--listen', '127.0.0.1:0', '--vm-key', 'x'], /--parked/],
+      [['merge', `a=file:${scene.out}`, '--parked', '--vm-key', join(scene.dir, 'none')], /none cannot be read/],
+      [['merge', `a=file:${scene.out}`, '--parked', '--vm-key', scene.image], /64 hexadecimal/],
+      [['renew', 'a'], /--lease/],
+      [['rate', 'a'], /bytes/],
       [['intermediate', '--listen', '127.0.0.1:0', '--memory', 'much'], /512M/],
       [['intermediate', '--listen', '127.0.0.1:0', '--memory', '1K'], /1 MiB/],
       [['fly'], /fly/],

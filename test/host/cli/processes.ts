@@ -21,6 +21,13 @@ export interface Outcome {
 
 const running = new Set<Abdm>();
 const directories: string[] = [];
+let runtime: string | undefined;
+
+/** What roles get to know of their environment: a place for control sockets that no other test sees, and nobody to announce themselves to. */
+export function surroundings(): Record<string, string | undefined> {
+  runtime ??= directory();
+  return { ...process.env, XDG_RUNTIME_DIR: runtime, ABDM_ANNOUNCEMENTS: 'none' };
+}
 
 /** A directory of the test's own. */
 export function directory(): string {
@@ -33,6 +40,7 @@ export function directory(): string {
 export async function cleanUp(): Promise<void> {
   await Promise.all([...running].map((abdm) => abdm.stop()));
   for (const made of directories.splice(0)) rmSync(made, { recursive: true, force: true });
+  runtime = undefined;
 }
 
 /** One `abdm ... --json`. */
@@ -45,7 +53,7 @@ export class Abdm {
   constructor(args: readonly string[], env: Record<string, string> = {}) {
     this.child = spawn(process.execPath, [MAIN, ...args, '--json'], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ...env },
+      env: { ...surroundings(), ...env },
     });
     running.add(this);
     let partial = '';

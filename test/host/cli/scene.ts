@@ -33,7 +33,7 @@ export class Scene {
 
 /** Bytes of frames that an intermediate keeps. */
 export async function keptBytes(address: string, memoryBytes: number): Promise<number> {
-  const node = await MamNode.connect(address, 'f'.repeat(32), 'source');
+  const node = await MamNode.connect(address, { migration: 'f'.repeat(32), role: 'source' });
   node.end();
   return memoryBytes - node.freeBytes;
 }

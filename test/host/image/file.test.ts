@@ -239,6 +239,30 @@ describe('sink', () => {
     expect(imageErrorOf(() => new FileSink(path, PAGE))).toMatch(/out\.partial exists already.*remove it/);
   });
 
+  test('what a killed one left is made anew, or gone on with, when its maker is known to be dead', async () => {
+    const { sink, path, dir } = sinkFor(3 * PAGE);
+    const content = randomBytes(3 * PAGE);
+    sink.write(0, content, 0, 3 * PAGE);
+    await sink.leave();
+    expect(readdirSync(dir)).toEqual(['out.partial']);
+    const kept = new FileSink(path, 3 * PAGE, 'keep');
+    const page = new Uint8Array(PAGE);
+    kept.read(1, page, 0);
+    expect(Buffer.compare(page, content.subarray(PAGE, 2 * PAGE))).toBe(0);
+    // What it holds is not known to be zero.
+    kept.zero(1, 1);
+    kept.read(1, page, 0);
+    expect(page.every((byte) => byte === 0)).toBe(true);
+    await kept.leave();
+    const anew = new FileSink(path, 3 * PAGE, 'replace');
+    anew.read(0, page, 0);
+    expect(page.every((byte) => byte === 0)).toBe(true);
+    await anew.discard();
+    const none = new FileSink(path, PAGE, 'keep');
+    await none.discard();
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
   test('places where no file can be made are refused with their reason', async () => {
     const dir = tempDir();
     expect(imageErrorOf(() => new FileSink(join(dir, 'none', 'out'), 1))).toMatch(/ENOENT.*directory must exist/);

@@ -1,134 +1,248 @@
-// The client's side of the MAM: what a node may say and when, and which node takes a frame.
-import { afterEach, describe, expect, test } from 'vitest';
+// The client's side of the MAM: which nodes take a block, and what becomes of it when they do not.
+import { randomBytes } from 'node:crypto';
+import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
+import { Courier } from '#abdm/host/mam/courier.js';
+import { NodeIndex } from '#abdm/host/mam/index.js';
 import { Mam } from '#abdm/host/mam/mam.js';
+import type { Member } from '#abdm/host/mam/member.js';
 import { MamNode } from '#abdm/host/mam/node.js';
+import { Window } from '#abdm/host/mam/window.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
 import { encodeU64s, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
+import { OPEN } from '#abdm/host/wire/security.js';
+import { until } from '../wire/pair.js';
 
 const MIGRATION = 'ab'.repeat(16);
-const listeners: Listener[] = [];
+const NOBODY: ReadonlySet<Member> = new Set();
+const listeners = new Set<Listener>();
 
 afterEach(async () => {
-  await Promise.all(listeners.splice(0).map((listener) => listener.close()));
+  await Promise.all([...listeners].map((listener) => listener.close()));
+  listeners.clear();
 });
 
-/** A node that says WELCOME, and then what `answer` says. */
-async function fakeNode(answer: (header: MessageHeader, channel: Channel) => void, freeBytes = 1e9): Promise<string> {
-  const listener = await listen('127.0.0.1:0', () => ({
-    onMessage(header, _body, channel) {
-      if (header.type !== MessageType.HELLO) return answer(header, channel);
-      const welcome = { protocol: 2, role: 'intermediate', freeBytes, memoryBytes: freeBytes };
-      channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
-    },
-  }));
-  listeners.push(listener);
-  return `127.0.0.1:${listener.address.port}`;
+interface FakeNode {
+  address: string;
+  puts: number[];
+  kill(): Promise<void>;
 }
 
-const connectTo = (address: string, answerMs?: number) => MamNode.connect(address, MIGRATION, 'source', answerMs);
-const frame = new Uint8Array(1000);
+/** A node that says WELCOME and PONG, and to a PUT what `answer` says. */
+async function fakeNode(answer: (header: MessageHeader, channel: Channel) => void, freeBytes = 1e9): Promise<FakeNode> {
+  const id = randomBytes(16).toString('hex');
+  const puts: number[] = [];
+  const listener = await listen(
+    '127.0.0.1:0',
+    () => ({
+      onMessage(header, _body, channel) {
+        if (header.type === MessageType.HELLO) {
+          const welcome = { protocol: 2, role: 'intermediate', id, freeBytes, memoryBytes: freeBytes };
+          channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
+        } else if (header.type === MessageType.PING) channel.send(MessageType.PONG, 0);
+        else if (header.type === MessageType.PUT) {
+          puts.push(header.id);
+          answer(header, channel);
+        }
+      },
+    }),
+    { lingerMs: 50 },
+  );
+  listeners.add(listener);
+  const kill = () => {
+    listeners.delete(listener);
+    return listener.close();
+  };
+  return { address: `127.0.0.1:${listener.address.port}`, puts, kill };
+}
 
-describe('a node', () => {
-  test('that takes a frame and never says so is given up', async () => {
-    const node = await connectTo(await fakeNode(() => {}), 100);
-    await expect(node.put(1, frame)).rejects.toMatchObject({
-      code: 'PEER_GONE',
-      message: /has not answered for 100 ms/,
-    });
-    expect(node.open).toBe(false);
-    await expect(node.put(2, frame)).rejects.toMatchObject({ code: 'PEER_GONE' });
+const stored = ({ id }: MessageHeader, channel: Channel) =>
+  channel.send(MessageType.STORED, id, encodeU64s(1e9, 1e9, 1e9));
+const silent = () => {};
+
+async function open(nodes: readonly FakeNode[], replicas = 1) {
+  const index = await NodeIndex.open({ security: OPEN, listed: nodes.map(({ address }) => address) });
+  const gone: string[] = [];
+  const errors: unknown[] = [];
+  let courier: Courier | undefined;
+  const mam = await Mam.open({
+    index,
+    replicas,
+    dial: (address, onState) => MamNode.connect(address, { migration: MIGRATION, role: 'source', onState }),
+    onJoin: () => {},
+    onGone: ({ address }) => gone.push(address),
+    onChange: () => courier?.pump(),
   });
-
-  test('that answers in time, again and again, is not', async () => {
-    const slow = await fakeNode(({ id }, channel) => {
-      setTimeout(() => channel.send(MessageType.STORED, id, encodeU64s(5)), 60 * id);
-    });
-    const node = await connectTo(slow, 150);
-    await Promise.all([1, 2, 3, 4, 5].map((id) => node.put(id, frame)));
-    expect(node.stored).toEqual({ frames: 5, bytes: 5000 });
-    expect([node.freeBytes, node.outstandingBytes]).toEqual([5, 0]);
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    expect(node.open).toBe(true);
-    node.end();
+  courier = new Courier({ mam, onError: (error) => errors.push(error) });
+  onTestFinished(() => {
+    courier?.stop();
+    mam.end();
+    index.close();
   });
+  await mam.ready(new AbortController().signal);
+  return { mam, courier, index, gone, errors };
+}
 
-  test('that answers what it was not asked, or too much, is left', async () => {
-    const cases: [string, (header: MessageHeader, channel: Channel) => void][] = [
-      ['STORED for frame 8', (_, channel) => channel.send(MessageType.STORED, 8, encodeU64s(1))],
-      ['frame 8, which nobody asked for', (_, channel) => channel.send(MessageType.FRAME, 8, frame)],
-      ['too many', (_, channel) => channel.send(MessageType.FRAME, 7, new Uint8Array(2000))],
-      ['MISSING for frame 8', (_, channel) => channel.send(MessageType.MISSING, 8)],
-      ['GET, which a node does not send', (_, channel) => channel.send(MessageType.GET, 7)],
-    ];
-    for (const [text, answer] of cases) {
-      const node = await connectTo(await fakeNode(answer));
-      await expect(node.get(7, new Uint8Array(1000)), text).rejects.toMatchObject({
-        code: 'PROTOCOL',
-        message: expect.stringContaining(text),
-      });
-    }
-  });
+/** A block that remembers whether it was given back. */
+function block(id: number, bytes = 1000) {
+  const made = { id, bytes: new Uint8Array(bytes), released: 0, release: () => void made.released++ };
+  return made;
+}
 
-  test('that refuses says whether it has no room or dislikes the frame', async () => {
-    const address = await fakeNode(({ id }, channel) => {
-      const code = id === 1 ? 'NO_ROOM' : 'FRAME_CHECKSUM';
-      channel.send(MessageType.REFUSED, id, encodeJson({ code, message: 'no', freeBytes: 17 }));
-    });
-    const node = await connectTo(address);
-    expect(await node.put(1, frame)).toBe(false);
-    expect(node.freeBytes).toBe(17);
-    await expect(node.put(2, frame)).rejects.toMatchObject({ code: 'PEER_ABORTED', message: /FRAME_CHECKSUM/ });
-    expect(node.outstandingBytes).toBe(0);
-    node.end();
-  });
-
-  test('that does not have a frame says so', async () => {
-    const node = await connectTo(await fakeNode(({ id }, channel) => channel.send(MessageType.MISSING, id)));
-    await expect(node.get(3, new Uint8Array(10))).rejects.toMatchObject({ code: 'FRAME_LOST' });
-    node.end();
-  });
-});
-
-describe('a frame', () => {
-  test('goes to nodes by its place in the image, by their memory, and past those that are busy or full', async () => {
-    const silent = () => {};
-    const nodes = [await fakeNode(silent, 100e6), await fakeNode(silent, 100e6), await fakeNode(silent, 200e6)];
-    const mam = await Mam.connect(nodes, MIGRATION, 'source');
-    const picks = Array.from({ length: 2000 }, (_, extent) => mam.choose(0, extent * 64, 1000));
-    // The same place, the same node; within an extent too.
-    expect(mam.choose(0, 5 * 64 + 63, 1000)).toBe(picks[5]);
-    const share = (node: number) => picks.filter((pick) => pick === node).length / 2000;
+describe('placement', () => {
+  test('is by the place in the image and by free memory', async () => {
+    const nodes = await Promise.all([100e6, 100e6, 200e6].map((freeBytes) => fakeNode(silent, freeBytes)));
+    const { mam } = await open(nodes);
+    const pick = (key: number) => (mam.choose(key, 1000, NOBODY) as Member[])[0]!.address;
+    const picks = Array.from({ length: 2000 }, (_, key) => pick(key));
+    expect(pick(5)).toBe(picks[5]);
+    const share = (i: number) => picks.filter((address) => address === nodes[i]!.address).length / 2000;
     expect(share(0)).toBeCloseTo(0.25, 1);
     expect(share(1)).toBeCloseTo(0.25, 1);
     expect(share(2)).toBeCloseTo(0.5, 1);
-    // The best one's window is full: the next one takes it; all are full: nobody does, for now.
-    const best = picks[0]!;
-    void mam.nodes[best]!.put(1, new Uint8Array(260_000)).catch(() => {});
-    for (let id = 2; id <= 16; id++) void mam.nodes[best]!.put(id, new Uint8Array(260_000)).catch(() => {});
-    const second = mam.choose(0, 0, 260_000);
-    expect(second).not.toBe(best);
-    mam.markFull(second);
-    const third = mam.choose(0, 0, 260_000);
-    expect(new Set([best, second, third]).size).toBe(3);
-    mam.markFull(third);
-    expect(mam.choose(0, 0, 260_000)).toBe(-1);
-    mam.markFull(best);
-    expect(() => mam.choose(0, 0, 260_000)).toThrow(expect.objectContaining({ code: 'NO_ROOM' }));
-    mam.end();
   });
 
-  test('that was acknowledged by a node that is gone is missed', async () => {
-    const address = await fakeNode(({ type, id }, channel) => {
-      if (type === MessageType.PUT && id === 1) channel.send(MessageType.STORED, id, encodeU64s(1e9));
-      else channel.end();
+  test('passes over nodes whose windows are full, and those without room', async () => {
+    const nodes = await Promise.all([1, 2, 3].map(() => fakeNode(silent)));
+    const { mam } = await open(nodes);
+    const [first, second, third] = mam.best(7) as [Member, Member, Member];
+    expect(mam.choose(7, 260_000, NOBODY)).toEqual([first]);
+    first.window.sent(600_000);
+    expect(mam.choose(7, 260_000, NOBODY)).toEqual([second]);
+    second.tell(100);
+    expect(mam.choose(7, 260_000, NOBODY)).toEqual([third]);
+    third.full();
+    expect(mam.choose(7, 260_000, NOBODY)).toBe('busy');
+    first.full();
+    expect(mam.choose(7, 260_000, NOBODY)).toBe('none');
+  });
+
+  test('makes chains of different nodes, and none where there are too few', async () => {
+    const nodes = await Promise.all([1, 2, 3].map(() => fakeNode(silent)));
+    const { mam } = await open(nodes, 2);
+    for (let key = 0; key < 50; key++) {
+      const chain = mam.choose(key, 1000, NOBODY) as Member[];
+      expect(chain).toHaveLength(2);
+      expect(chain).toEqual(mam.best(key).slice(0, 2));
+    }
+    const [first, second] = mam.best(1);
+    expect(mam.choose(1, 1000, new Set([first!, second!]))).toBe('none');
+    await nodes[0]!.kill();
+    await nodes[1]!.kill();
+    await until(() => mam.choose(1, 1000, NOBODY) === 'none');
+  });
+
+  test('waits for as many nodes as are needed, and says how each stands', async () => {
+    const here = await fakeNode(silent);
+    const away = await fakeNode(silent);
+    await away.kill();
+    await expect(open([here, away], 2)).rejects.toMatchObject({
+      code: 'NO_ROOM',
+      message: expect.stringMatching(new RegExp(`2 nodes are needed.*${away.address}.*nothing listens`)),
     });
-    const mam = await Mam.connect([address], MIGRATION, 'source');
-    mam.requireHolders();
-    await mam.nodes[0]!.put(1, frame);
-    mam.requireHolders();
-    await expect(mam.nodes[0]!.put(2, frame)).rejects.toMatchObject({ code: 'PEER_GONE' });
-    expect(() => mam.requireHolders()).toThrow(expect.objectContaining({ code: 'FRAME_LOST' }));
+  });
+});
+
+describe('a block', () => {
+  test('is delivered when the chain has it, and given back then', async () => {
+    const { courier } = await open([await fakeNode(stored), await fakeNode(silent)], 1);
+    const sent = block(1);
+    const chain = await courier.send(sent, 1, false).then((members) => members.length);
+    expect(chain).toBe(1);
+    await until(() => sent.released === 1);
+    expect(courier.outstanding).toBe(0);
+  });
+
+  test('that is refused goes to another node', async () => {
+    const refusing = (code: string) => (header: MessageHeader, channel: Channel) => {
+      channel.send(MessageType.REFUSED, header.id, encodeJson({ code, message: 'no', freeBytes: 1e9 }));
+    };
+    const nodes = [
+      await fakeNode(refusing('NO_ROOM')),
+      await fakeNode(refusing('FRAME_CHECKSUM')),
+      await fakeNode(stored),
+    ];
+    const { courier } = await open(nodes);
+    for (let id = 1; id <= 20; id++) {
+      const sent = block(id);
+      const [holder] = await courier.send(sent, id, false);
+      expect(holder!.address).toBe(nodes[2]!.address);
+      await until(() => sent.released === 1);
+    }
+    expect(nodes[0]!.puts.length + nodes[1]!.puts.length).toBe(courier.resent);
+    expect(courier.resent).toBeGreaterThan(5);
+  });
+
+  test('that every node refuses ends it', async () => {
+    const { courier, errors } = await open([
+      await fakeNode(({ id }, channel) => {
+        const refusal = { code: 'FRAME_CHECKSUM', message: 'damaged', freeBytes: 1e9 };
+        channel.send(MessageType.REFUSED, id, encodeJson(refusal));
+      }),
+    ]);
+    void courier.send(block(1), 1, false);
+    await until(() => errors.length > 0);
+    expect(errors[0]).toMatchObject({ code: 'PEER_ABORTED', message: /damaged \(FRAME_CHECKSUM\)/ });
+  });
+
+  test('that is at a node which falls silent goes to another one after 3 s, at the end much sooner', async () => {
+    let says = true;
+    const slow = await fakeNode((header, channel) => says && stored(header, channel));
+    const fast = await fakeNode(stored);
+    const { courier, mam } = await open([slow, fast]);
+    for (let id = 1; id <= 64; id++) await courier.send(block(id), id, false);
+    const key = Array.from({ length: 100 }, (_, i) => i).find((i) => mam.best(i)[0]!.address === slow.address)!;
+    says = false;
+    const begun = performance.now();
+    expect((await courier.send(block(100), key, false))[0]!.address).toBe(fast.address);
+    expect(performance.now() - begun).toBeGreaterThan(2_500);
+    // It has answered to PING since: nobody knows yet that it does nothing else.
+    await until(() => mam.best(key).some((member) => member.address === slow.address));
+    courier.hurry = true;
+    const hurried = performance.now();
+    expect((await courier.send(block(101), key, false))[0]!.address).toBe(fast.address);
+    expect(performance.now() - hurried).toBeLessThan(2_000);
+  });
+
+  test('that is at a node which is killed goes to another one, and its bytes stay until no socket takes from them', async () => {
+    const nodes = [await fakeNode(silent), await fakeNode(silent)];
+    const { courier, gone, mam } = await open(nodes);
+    const sent = block(1, 260_000);
+    const delivered = courier.send(sent, 1, false);
+    const first = nodes.find(({ address }) => address === mam.best(1)[0]!.address)!;
+    const second = nodes.find((node) => node !== first)!;
+    await until(() => first.puts.length === 1);
+    await first.kill();
+    await until(() => second.puts.length === 1);
+    expect(gone).toEqual([first.address]);
+    expect(sent.released).toBe(0);
+    void delivered;
+  });
+});
+
+describe('a window', () => {
+  test('follows what the node acknowledges, between two frames and 8 MiB', async () => {
+    const window = new Window();
+    expect(window.hasRoom(264_000)).toBe(true);
+    window.sent(264_000);
+    expect(window.hasRoom(264_000)).toBe(true);
+    window.sent(264_000);
+    expect(window.hasRoom(264_000)).toBe(false);
+    // About 5 MB a second: less than two frames in a tenth of one.
+    for (let i = 0; i < 8; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      window.settled(100_000, 1);
+      window.sent(100_000);
+    }
+    expect(window.bytes).toBeLessThan(1.5e6);
+    // As fast as a machine can say so.
+    const until = performance.now() + 200;
+    while (performance.now() < until) {
+      window.sent(264_000);
+      window.settled(264_000, 1);
+    }
+    expect(window.bytes).toBe(8 * 2 ** 20);
+    expect(window.outstandingBytes).toBe(528_000);
   });
 });

@@ -82,6 +82,9 @@ export async function raw(listener: Listener): Promise<Socket> {
   return socket;
 }
 
+/** Resolves when a socket is gone, however. */
+export const gone = (socket: Socket) => new Promise<void>((resolve) => socket.resume().once('close', () => resolve()));
+
 export async function cleanUp(): Promise<void> {
   for (const socket of sockets.splice(0)) socket.destroy();
   await Promise.all(listeners.splice(0).map((listener) => listener.close()));

@@ -1,0 +1,57 @@
+// What several commands take, and how it is read.
+
+import { InvalidArgumentError, Option } from 'commander';
+import { DEFAULT_PLACES } from '../mam/places.js';
+import { parseAddress } from '../wire/address.js';
+import { parseSize } from './sizes.js';
+
+/** An option that is also a variable: --listen is ABDM_LISTEN. */
+export function option(flags: string, description: string, parse?: (text: string) => unknown): Option {
+  const made = new Option(flags, description).env(
+    `ABDM_${/--([a-z-]+)/.exec(flags)![1]!.toUpperCase().replaceAll('-', '_')}`,
+  );
+  return parse ? made.argParser(parse) : made;
+}
+
+/** HOST:PORT. */
+export const address = (minPort: 0 | 1) => (text: string) => {
+  try {
+    parseAddress(text, minPort);
+    return text;
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+};
+
+const addresses = (text: string) => text.split(',').map(address(1));
+
+/** A whole number in [least, most]. */
+export const count = (least: number, most: number) => (text: string) => {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new InvalidArgumentError(`write a whole number from ${least} to ${most}.`);
+};
+
+/** A rate, or null for `off`. */
+export const rateOrOff = (text: string) => (text === 'off' ? null : parseSize(text));
+
+export const json = (what = 'the last being the summary') =>
+  option('--json', `print one JSON object a line on stdout, ${what}`);
+export const rate = () =>
+  option('--rate <bytes/s>', 'limit on page data, such as 50MB (abdm rate changes it)', parseSize);
+export const intermediates = (what = 'nodes that keep the frames (default: those that announce themselves)') =>
+  option('--intermediates <host:port,...>', what, addresses);
+export const vmKey = (what: string) => option('--vm-key <file>', what);
+
+/** What secures connections, and where announcements go and come from. */
+export const secured = () => [
+  option('--key <file>', 'the key of the cluster (abdm keygen); without it everything stays on loopback'),
+  option('--tls-cert <file>', 'certificate of this host instead (PEM), with --tls-key and --tls-ca'),
+  option('--tls-key <file>', 'its key'),
+  option('--tls-ca <file>', 'whom the others are signed by'),
+  option(
+    '--announcements <host:port,...>',
+    `multicast groups and peers that announcements go through; or none (default: ${DEFAULT_PLACES})`,
+    (text) => (text === 'none' ? [] : addresses(text)),
+  ),
+];

@@ -1,0 +1,195 @@
+// The destination's end of what comes from a source: the control channel, and connections on which it sends frames itself. A source that lost its
+// control channel may come back, and then says everything again; nobody else is let in meanwhile.
+//
+//   source                                         destination
+//   HELLO { role: source, migration }     ->
+//                                         <-   WELCOME
+//   IMAGES { key, vms, nodes, ... }       ->
+//                                         <-   READY           its images are open
+//   NODES { nodes }                       ->                   more of them, before records name them
+//   RECORDS (frame 1 is at node 2, ...)   ->
+//                                         <-   MERGED { mergedBytes }    now and then
+//   DIVIDED { frames }                    ->
+//                                         <-   DIVIDED          it knows where everything lies: the source may go
+// or, from either, ERROR, and the migration is over.
+
+import { randomBytes } from 'node:crypto';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { NodeRef } from '../mam/keeper.js';
+import { type Address, formatAddress } from '../wire/address.js';
+import type { Channel, ChannelHandler } from '../wire/channel.js';
+import { decodeJson, encodeJson, need } from '../wire/json.js';
+import { type Listener, listen } from '../wire/listen.js';
+import { type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
+import type { Security } from '../wire/security.js';
+import { type Announced, readAnnouncement, readMoreNodes } from './announcement.js';
+
+/** What the source says, as it comes; what these throw ends the migration, and the source is told. */
+export interface SourceEvents {
+  /** What is coming; resolves when it may come. Said again by a source that came back. */
+  onImages(migration: string, announced: Announced): Promise<void>;
+  /** More nodes, behind those that were named on this connection before. */
+  onNodes(nodes: readonly NodeRef[]): void;
+  onRecords(body: Uint8Array): void;
+  /** That was all. */
+  onDivided(frames: number): void;
+  /** A connection for frames of this migration; null: there are none to be sent. */
+  onFrames(): ChannelHandler | null;
+  /** The source is not connected any more: an orderly end says nothing of whether it meant to. */
+  onLost(error: AbdmError): void;
+  /** It cannot go on. */
+  onError(error: AbdmError): void;
+}
+
+export class SourceControl {
+  /** Which destination this is: a source that lost it knows by this whether what it had merged is still there. */
+  readonly #id = randomBytes(16).toString('hex');
+  readonly #events: SourceEvents;
+  #listener!: Listener;
+  #migration: string;
+  #channel: Channel | null = null;
+  /** Of control channels that are gone. */
+  #pastBytesIn = 0;
+  /** IMAGES was said on the present channel, and answered. */
+  #said: 'nothing' | 'images' | 'ready' = 'nothing';
+  #gone: Promise<void> = Promise.resolve();
+
+  private constructor(migration: string, events: SourceEvents) {
+    this.#migration = migration;
+    this.#events = events;
+  }
+
+  /**
+   * Begins to listen.
+   * @param migration the only one that is let in; '': the first that comes, and none after it.
+   * @throws {AbdmError} USAGE if that is not possible.
+   */
+  static async listen(
+    address: Address | string,
+    security: Security,
+    migration: string,
+    events: SourceEvents,
+  ): Promise<SourceControl> {
+    const control = new SourceControl(migration, events);
+    control.#listener = await listen(address, () => control.#newcomer(), { security });
+    return control;
+  }
+
+  /** HOST:PORT where it listens. */
+  get address(): string {
+    return formatAddress(this.#listener.address);
+  }
+
+  /** A source is there. */
+  get connected(): boolean {
+    return this.#channel !== null;
+  }
+
+  /** Bytes received from sources on control channels. */
+  get bytesIn(): number {
+    return this.#pastBytesIn + (this.#channel?.bytesIn ?? 0);
+  }
+
+  /** Says how far the merge is. */
+  report(mergedBytes: number): void {
+    if (this.#said === 'ready') this.#channel?.send(MessageType.MERGED, 0, encodeJson({ mergedBytes }));
+  }
+
+  /** Ends the conversation: with null because all is well, else the source is told why; resolves when it has heard. */
+  async end(error: AbdmError | null): Promise<void> {
+    if (!error) return this.#channel?.end();
+    this.#channel?.fail(error);
+    await this.#gone;
+  }
+
+  /** Stops listening. */
+  close(): Promise<void> {
+    return this.#listener.close();
+  }
+
+  /** A new connection: its first message says what it is for. */
+  #newcomer(): ChannelHandler {
+    return {
+      onMessage: (header, body, channel) => {
+        if (header.type !== MessageType.HELLO) {
+          throw new AbdmError('PROTOCOL', `${messageName(header.type)} came first, where HELLO must`);
+        }
+        const hello = decodeJson(body, 'HELLO');
+        need.integer(hello, 'protocol', 'HELLO', PROTOCOL_VERSION, PROTOCOL_VERSION);
+        const migration = need.string(hello, 'migration', 'HELLO', 32);
+        if (!/^[0-9a-f]{32}$/.test(migration)) {
+          throw new AbdmError('PROTOCOL', 'HELLO: `migration` is not 32 hex digits');
+        }
+        if (need.oneOf(hello, 'role', 'HELLO', ['source', 'frames']) === 'source') this.#letIn(migration, channel);
+        else {
+          const lane = migration === this.#migration ? this.#events.onFrames() : null;
+          if (!lane) throw new AbdmError('PROTOCOL', 'frames of this migration are not expected here');
+          channel.handler = lane;
+        }
+        const room = { freeBytes: Number.MAX_SAFE_INTEGER, memoryBytes: Number.MAX_SAFE_INTEGER };
+        const welcome = { protocol: PROTOCOL_VERSION, role: 'destination', id: this.#id, ...room };
+        channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
+      },
+    };
+  }
+
+  #letIn(migration: string, channel: Channel): void {
+    if (this.#migration !== '' && this.#migration !== migration) {
+      throw new AbdmError('PROTOCOL', 'another migration is under way here');
+    }
+    this.#migration = migration;
+    const past = this.#channel;
+    this.#channel = channel;
+    this.#said = 'nothing';
+    // Its end may not have been noticed here yet.
+    past?.destroy(new AbdmError('PEER_GONE', 'the source has come back on another connection'));
+    let markGone: () => void;
+    this.#gone = new Promise((resolve) => {
+      markGone = resolve;
+    });
+    channel.handler = {
+      onMessage: (header, body) => {
+        try {
+          this.#onMessage(header, body, channel);
+        } catch (error) {
+          this.#events.onError(asAbdmError(error));
+        }
+      },
+      onClose: (error) => {
+        markGone();
+        this.#pastBytesIn += channel.bytesIn;
+        if (this.#channel !== channel) return;
+        this.#channel = null;
+        this.#events.onLost(
+          error ?? new AbdmError('PEER_GONE', 'the source ended the connection before all was divided'),
+        );
+      },
+    };
+  }
+
+  #onMessage(header: MessageHeader, body: Uint8Array, channel: Channel): void {
+    const { type } = header;
+    if (type === MessageType.IMAGES && this.#said === 'nothing') {
+      this.#said = 'images';
+      void this.#prepare(readAnnouncement(body), channel);
+    } else if (this.#said !== 'ready') {
+      throw new AbdmError('PROTOCOL', `the source sent ${messageName(type)}, which is not its turn`);
+    } else if (type === MessageType.NODES) this.#events.onNodes(readMoreNodes(body));
+    else if (type === MessageType.RECORDS) this.#events.onRecords(body);
+    else if (type === MessageType.DIVIDED) {
+      this.#events.onDivided(need.integer(decodeJson(body, 'DIVIDED'), 'frames', 'DIVIDED'));
+      channel.send(MessageType.DIVIDED, 0, encodeJson({}));
+    } else throw new AbdmError('PROTOCOL', `the source sent ${messageName(type)}, which is not its turn`);
+  }
+
+  async #prepare(announced: Announced, channel: Channel): Promise<void> {
+    try {
+      await this.#events.onImages(this.#migration, announced);
+    } catch (error) {
+      return this.#events.onError(asAbdmError(error));
+    }
+    if (this.#channel !== channel) return;
+    this.#said = 'ready';
+    channel.send(MessageType.READY, 0, encodeJson({}));
+  }
+}

@@ -1,0 +1,216 @@
+// The nodes that a destination fetches from, each by its id: at the same address there may be another one after a restart, which has nothing.
+//
+//        away ----> up <----> silent        asked, and said nothing at all for three seconds; up again when it says something
+//         |  ^      |           |
+//         |  +------+-----------+           its connection is lost: tried again and again
+//         v         v           v
+//        gone <-----+-----------+           nobody is there any more, or somebody else: what it had is gone with it
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { Security } from '../wire/security.js';
+import type { Claimed } from './bodies.js';
+import type { Voter } from './claim.js';
+import type { NodeRef } from './keeper.js';
+import { isSurelyGone, MamNode } from './node.js';
+
+/** So long nothing at all came from a node that was asked. */
+const SILENT_MS = 3_000;
+const RETRY_MS = 500;
+/** How long a node may take to say whether it grants a claim. */
+const CLAIM_MS = 5_000;
+/** How long a node may take to forget a migration when it is over. */
+const DROP_MS = 2_000;
+/** Nodes that a destination deals with, at most: those that the source named, and others that are asked when these have failed. */
+const MAX_HOLDERS = 1_024;
+
+export interface HoldersOptions {
+  migration: string;
+  security: Security;
+  /** A holder is up again, silent, away or gone. */
+  onChange(holder: Holder): void;
+}
+
+/** A node that may have frames. */
+export class Holder implements NodeRef, Voter {
+  readonly address: string;
+  readonly id: string;
+  state: 'away' | 'up' | 'silent' | 'gone' = 'away';
+  /** What came from it. */
+  frames = 0;
+  bytes = 0;
+  /** Why it is not up. */
+  why: AbdmError | null = null;
+  #node: MamNode | null = null;
+  #ended = false;
+  readonly #options: HoldersOptions;
+
+  constructor({ address, id }: NodeRef, options: HoldersOptions) {
+    this.address = address;
+    this.id = id;
+    this.#options = options;
+    void this.#connect();
+  }
+
+  /** The connection, while there is one. */
+  get node(): MamNode | null {
+    return this.state === 'up' || this.state === 'silent' ? this.#node : null;
+  }
+
+  /**
+   * Fetches a block into `into`; resolves to its length.
+   * @throws {AbdmError} FRAME_LOST if it does not have it, PEER_UNREACHABLE or PEER_GONE if it does not answer: see `state` then.
+   */
+  async get(id: number, into: Uint8Array): Promise<number> {
+    const { node } = this;
+    if (!node) throw this.why ?? new AbdmError('PEER_GONE', `${this.address} is not connected`);
+    try {
+      return await node.get(id, into, { deadlineMs: SILENT_MS });
+    } catch (cause) {
+      const error = asAbdmError(cause);
+      if (error.code === 'FRAME_LOST') throw error;
+      if (node === this.#node && !node.gone) this.#suspect(node, error);
+      // Whatever else ended the connection: it may be there again.
+      throw new AbdmError('PEER_GONE', error.message, { cause });
+    }
+  }
+
+  /** Calls `each` with all ids of blocks that it has, from `from` on and below `to`, some at a time. @throws {AbdmError} */
+  async list(from: number, to: number, each: (ids: readonly number[]) => void): Promise<void> {
+    for (let next = from; ; ) {
+      const ids = (await this.#require().list(next)).filter((id) => id >= next && id < to);
+      if (ids.length === 0) return;
+      each(ids);
+      next = ids.at(-1)! + 1;
+    }
+  }
+
+  /** Asks for its vote, as soon as it is connected. @throws {AbdmError} if it does not answer in time. */
+  async claim(token: string, by: string): Promise<Claimed> {
+    await this.settled();
+    return this.#require().claim(token, by, CLAIM_MS);
+  }
+
+  /** Gives its vote back. */
+  async release(token: string, by: string): Promise<void> {
+    await this.node?.release(token, by, CLAIM_MS);
+  }
+
+  /** Surely: it will never answer again. */
+  get dead(): boolean {
+    return this.state === 'gone';
+  }
+
+  /** It forgets the migration. */
+  async drop(): Promise<void> {
+    await this.#require().drop();
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#node?.end();
+  }
+
+  /** Resolves when it is up or gone, or has not been reached for five seconds. */
+  async settled(): Promise<void> {
+    const by = performance.now() + CLAIM_MS;
+    while (this.state === 'away' && performance.now() < by) await sleep(20);
+  }
+
+  #require(): MamNode {
+    if (this.node) return this.node;
+    throw this.why ?? new AbdmError('PEER_GONE', `${this.address} is not connected`);
+  }
+
+  async #connect(): Promise<void> {
+    const { migration, security } = this.#options;
+    const onState = (node: MamNode) => this.#onState(node);
+    while (!this.#ended) {
+      try {
+        const { address, id } = this;
+        this.#node = await MamNode.connect(address, { migration, security, role: 'destination', id, onState });
+        if (this.#ended) this.#node.end();
+        return this.#turn('up', null);
+      } catch (cause) {
+        const error = asAbdmError(cause);
+        if (isSurelyGone(error)) return this.#turn('gone', error);
+        this.why = error;
+      }
+      await sleep(RETRY_MS, undefined, { ref: false });
+    }
+  }
+
+  #onState(node: MamNode): void {
+    if (this.#ended || node !== this.#node || !node.gone) return;
+    const { error, surely } = node.gone;
+    this.#node = null;
+    this.#turn(surely ? 'gone' : 'away', error);
+    if (!surely) void this.#connect();
+  }
+
+  /** Is asked whether it is still there until it says so. */
+  async #suspect(node: MamNode, why: AbdmError): Promise<void> {
+    if (this.state !== 'up') return;
+    this.#turn('silent', why);
+    while (this.#node === node && !this.#ended) {
+      if (await node.ping(SILENT_MS)) {
+        if (this.#node === node) this.#turn('up', null);
+        return;
+      }
+      // A connection that is being made again answers at once that it does not.
+      await sleep(RETRY_MS, undefined, { ref: false });
+    }
+  }
+
+  #turn(state: Holder['state'], why: AbdmError | null): void {
+    if (this.state === 'gone') return;
+    this.state = state;
+    this.why = why;
+    if (!this.#ended) this.#options.onChange(this);
+  }
+}
+
+/** All of them. */
+export class Holders {
+  readonly #options: HoldersOptions;
+  readonly #byId = new Map<string, Holder>();
+
+  constructor(options: HoldersOptions) {
+    this.#options = options;
+  }
+
+  [Symbol.iterator](): IterableIterator<Holder> {
+    return this.#byId.values();
+  }
+
+  /** The holder that this is, connected to as soon as possible. @throws {AbdmError} PROTOCOL if they become too many. */
+  of(ref: NodeRef): Holder {
+    let holder = this.#byId.get(ref.id);
+    if (!holder) {
+      if (this.#byId.size >= MAX_HOLDERS) throw new AbdmError('PROTOCOL', `more than ${MAX_HOLDERS} nodes are named`);
+      holder = new Holder(ref, this.#options);
+      this.#byId.set(ref.id, holder);
+    }
+    return holder;
+  }
+
+  /** The holder that is at this address now, whichever it is. @throws {AbdmError} if it cannot be reached. */
+  async at(address: string): Promise<Holder> {
+    for (const holder of this) if (holder.address === address && holder.state === 'up') return holder;
+    const { migration, security } = this.#options;
+    const node = await MamNode.connect(address, { migration, security, role: 'destination' });
+    node.end();
+    return this.of({ address, id: node.id });
+  }
+
+  /** All that can be reached forget the migration. */
+  async drop(): Promise<void> {
+    const up = [...this].filter(({ node }) => node);
+    const drops = Promise.allSettled(up.map((holder) => holder.drop()));
+    await Promise.race([drops, sleep(DROP_MS, undefined, { ref: false })]);
+  }
+
+  end(): void {
+    for (const holder of this) holder.end();
+  }
+}

@@ -1,0 +1,170 @@
+// The source's link to the destination, over one connection after the other. It is the fast path, and no more: what it says also lies at the nodes. So
+// where there are nodes, a connection that breaks ends nothing: the next one, tried twice a second, is told everything again.
+//
+//               it breaks, or nobody is there                 the destination says ERROR
+//    linked  ---------------------------------->  broken      ---------------------------->  over: the migration is aborted
+//      ^                                            |
+//      +---- connected, READY, all records again ---+
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { Kept } from '../mam/ledger.js';
+import type { Security } from '../wire/security.js';
+import { type Announcement, SourceControl } from './control.js';
+
+const RETRY_MS = 500;
+/** A destination may be away for so long before what only it has is counted as lost. */
+const AWAY_MS = 2_000;
+
+export interface LinkOptions {
+  readonly to: string;
+  readonly migration: string;
+  readonly security?: Security | undefined;
+  /** What IMAGES says at this moment. */
+  readonly announcement: () => Announcement;
+  /** What there is to tell a destination that knows nothing yet. */
+  readonly kept: () => Iterable<Kept>;
+  /** Nothing is tried again: there are no nodes. */
+  readonly once: boolean;
+  /** It takes frames from now on. */
+  readonly onReady: () => void;
+  /** What it had merged is gone: it was started again, or is away for too long. */
+  readonly onForgotten: () => void;
+  /** It has ended the migration; or the link is broken and nothing is tried again. */
+  readonly onOver: (error: AbdmError) => void;
+}
+
+export class DestinationLink {
+  /** What the destination last said it had merged. */
+  mergedBytes: number | null = null;
+  /** Why nobody is linked; null while somebody is. */
+  trouble: AbdmError | null = null;
+  readonly #options: LinkOptions;
+  #control: SourceControl | null = null;
+  #linked = false;
+  #id: string | null = null;
+  #away: NodeJS.Timeout | undefined;
+  /** How long a destination may be away. */
+  #awayMs = AWAY_MS;
+  #bytesOut = 0;
+  #ended = false;
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+  }
+
+  get linked(): boolean {
+    return this.#linked;
+  }
+
+  get bytesOut(): number {
+    return this.#bytesOut + (this.#control?.bytesOut ?? 0);
+  }
+
+  /** Tells where a frame is, if somebody listens. */
+  record(frame: Kept): void {
+    if (this.#linked) this.#control!.record(frame);
+  }
+
+  /** The exit is near: what only a destination has that is away, or goes away from now on, is counted as lost at once. */
+  waitNoLonger(): void {
+    this.#awayMs = 0;
+    if (!this.#linked) this.#options.onForgotten();
+  }
+
+  /** That was all. @throws {AbdmError} if the destination cannot be told, or ends it. */
+  divided(frames: number): Promise<void> {
+    if (this.#linked) return this.#control!.divided(frames);
+    return Promise.reject(this.trouble ?? new AbdmError('PEER_GONE', `${this.#options.to} is not connected`));
+  }
+
+  /** Tells the destination why the migration is over, if it can be told. */
+  async fail(error: AbdmError): Promise<void> {
+    this.#stop();
+    await this.#control?.fail(error);
+  }
+
+  end(): void {
+    this.#stop();
+    this.#control?.end();
+  }
+
+  /** Connects; for the first time, from outside. @throws {AbdmError} if nobody is there. */
+  async connect(): Promise<void> {
+    const { to, migration, security } = this.#options;
+    let control: SourceControl | undefined;
+    control = await SourceControl.connect({
+      address: to,
+      migration,
+      security,
+      onMerged: (bytes) => {
+        this.mergedBytes = bytes;
+      },
+      onLost: (error) => {
+        if (control && this.#control === control) this.#onLost(error);
+      },
+    });
+    if (this.#ended) {
+      control.end();
+      throw new AbdmError('CANCELLED', 'the migration is over');
+    }
+    this.#control = control;
+    this.#id = control.id;
+  }
+
+  /** Tells what is coming. Resolves when the destination is ready. @throws {AbdmError} what it says is wrong. */
+  async announce(): Promise<void> {
+    const control = this.#control!;
+    await control.announce(this.#options.announcement());
+    this.trouble = null;
+    this.#linked = true;
+    clearTimeout(this.#away);
+    for (const frame of this.#options.kept()) control.record(frame);
+    this.#options.onReady();
+  }
+
+  #onLost(error: AbdmError): void {
+    this.#bytesOut += this.#control!.bytesOut;
+    const opened = this.#linked;
+    this.#control = null;
+    this.#linked = false;
+    this.trouble = error;
+    if (this.#ended) return;
+    if (isFinal(error) || this.#options.once) return this.#over(error);
+    if (!opened) return;
+    this.#away = setTimeout(() => this.#options.onForgotten(), this.#awayMs);
+    void this.#reconnect();
+  }
+
+  async #reconnect(): Promise<void> {
+    const before = this.#id;
+    while (!this.#ended && !this.#linked) {
+      try {
+        await this.connect();
+        if (before === null || before !== this.#id) this.#options.onForgotten();
+        await this.announce();
+      } catch (cause) {
+        const error = asAbdmError(cause);
+        if (isFinal(error)) return this.#over(error);
+        this.trouble = error;
+        await sleep(RETRY_MS);
+      }
+    }
+  }
+
+  #over(error: AbdmError): void {
+    if (this.#ended) return;
+    this.#stop();
+    this.#options.onOver(error);
+  }
+
+  #stop(): void {
+    this.#ended = true;
+    clearTimeout(this.#away);
+  }
+}
+
+/** The destination has said that it ends it, or what nobody can understand. */
+function isFinal({ code }: AbdmError): boolean {
+  return code === 'PEER_ABORTED' || code === 'PROTOCOL';
+}
