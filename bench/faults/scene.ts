@@ -41,8 +41,8 @@ const DEFAULTS = {
   memory: '64M',
   replicas: 1,
   imagePages: 5120,
-  sourceRate: '10MB',
-  destinationRate: '5MB',
+  sourceRate: '8MB',
+  destinationRate: '3MB',
   proxied: false,
   withProcess: false,
   announced: false,
@@ -106,7 +106,9 @@ export class Scene {
     const [group, port] = [random.below(256), 10_000 + random.below(20_000)];
     this.announcements = `239.77.${group}.${random.below(256)}:${port}`;
     // Other roles of this host are not to be found here, nor we there.
-    this.#env = { XDG_RUNTIME_DIR: this.#run, ABDM_ANNOUNCEMENTS: this.announcements };
+    // Announcements are made with the key: where there are only certificates, there are none.
+    const silent = this.credentials?.security.clusterKey === null;
+    this.#env = { XDG_RUNTIME_DIR: this.#run, ABDM_ANNOUNCEMENTS: silent ? 'none' : this.announcements };
   }
 
   /** What every role is told of keys and certificates. */
