@@ -1,11 +1,12 @@
 // npm run bench:network: migrations over links of a known speed. What replication costs, how it compares with going straight to the destination, what
 // one slow node does, and what sealing costs the source.
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { writeImage } from '../faults/image.js';
+import { PAGE_BYTES } from 'abdm';
+import { createRecipe } from '../pages.js';
 import { defaultCongestionControl, unavailable } from './namespaces.js';
 import { againstDirect, type Line, type Plan, replication, slowNode } from './rows.js';
 import { type SealingLine, sealing } from './sealing.js';
@@ -13,6 +14,10 @@ import { type SealingLine, sealing } from './sealing.js';
 const USAGE = 'usage: npm run bench:network -- [--quick] [--json] [--only replication,direct,slow,sealing]';
 /** Slow enough that two cores do everything that six hosts have to do. */
 const BITS_PER_S = 200e6;
+/** For sealing: enough that its price stands out from that of a process that begins. */
+const SEALED_BYTES = 2 ** 29;
+/** Duplicates are found within so many pages. */
+const WINDOW_PAGES = 2048;
 
 const ROWS = ['replication', 'direct', 'slow', 'sealing'] as const;
 
@@ -59,8 +64,17 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'abdm-network-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 
-const image = join(directory, 'image');
-writeImage(image, values.quick ? 8_192 : 32_768, 'network');
+/** The mix of bench/pages.ts. */
+async function writeMix(name: string, bytes: number): Promise<string> {
+  const pages = new Uint8Array(bytes);
+  (await createRecipe(bytes / PAGE_BYTES, WINDOW_PAGES)).fill(pages, 'mix');
+  const path = join(directory, name);
+  writeFileSync(path, pages);
+  return path;
+}
+
+const imageBytes = values.quick ? 2 ** 25 : 2 ** 27;
+const image = await writeMix('image', imageBytes);
 const keyFile = join(directory, 'key');
 writeFileSync(keyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
 const plan: Plan = {
@@ -78,7 +92,7 @@ const machine = {
   system: `${process.platform} ${release()}`,
   node: process.version,
   defaultCongestionControl: defaultCongestionControl(),
-  imageBytes: statSync(image).size,
+  imageBytes,
 };
 console.log(
   values.json
@@ -88,4 +102,4 @@ console.log(
 if (wanted('replication')) for (const line of await replication(plan)) print(line);
 if (wanted('direct')) for (const line of await againstDirect(plan)) print(line);
 if (wanted('slow')) for (const line of await slowNode(plan)) print(line);
-if (wanted('sealing')) print(await sealing(plan, machine.imageBytes));
+if (wanted('sealing')) print(await sealing({ ...plan, image: await writeMix('sealed', SEALED_BYTES) }, SEALED_BYTES));
