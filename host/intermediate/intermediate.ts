@@ -61,6 +61,8 @@ export interface IntermediateStatus {
   readonly frames: number;
   readonly keptBytes: number;
   readonly connections: number;
+  /** Connections of those who are not of the cluster. */
+  readonly refused: number;
   readonly migrations: readonly { id: string; frames: number; bytes: number; connections: number }[];
 }
 
@@ -122,6 +124,7 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
         frames: all.reduce((sum, { frames }) => sum + frames, 0),
         keptBytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
         connections: listener.connections,
+        refused: listener.counts.refused,
         migrations: all,
       };
     },
