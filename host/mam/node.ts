@@ -82,6 +82,8 @@ export class MamNode implements FrameKeeper, NodeRef {
   readonly #requests: Requests;
   /** The connections that stand: the first for everything but blocks, the last for blocks, which may be the same; none while there is none. */
   #lanes: readonly Lane[] = [];
+  /** Of these, the first that broke, while the other one is still going. */
+  #broken: { readonly lane: Lane; readonly reason: AbdmError } | null = null;
   #gone: Gone | null = null;
   #ended = false;
   /** Of connections that are closed. */
@@ -352,18 +354,24 @@ export class MamNode implements FrameKeeper, NodeRef {
   }
 
   #onClose(reason: AbdmError, lane: Lane): void {
-    const all = this.#lanes;
-    // Of those that were given up together the first counts; of those that we end, the last: it may still bring answers.
-    if (!all.includes(lane) || (this.#ended && all.some(({ closed }) => closed === null))) return;
-    const blocks = all.at(-1)!;
+    if (!this.#lanes.includes(lane)) return;
+    this.#broken ??= { lane, reason };
+    // The other one goes too, at once unless it still ends in order; until it has gone, it may write where a block is to go.
+    const left = this.#lanes.filter(({ closed }) => closed === null);
+    if (!this.#ended) for (const other of left) other.destroy();
+    if (left.length === 0) this.#onGone(this.#broken);
+  }
+
+  #onGone({ lane, reason }: { lane: Lane; reason: AbdmError }): void {
+    const [talk, blocks] = [this.#lanes[0], this.#lanes.at(-1)!];
     this.#past.bytesIn = this.bytesIn;
     this.#past.bytesOut = this.bytesOut;
     this.#past.blocksIn += blocks.bytesIn;
     this.#lanes = [];
-    for (const other of all) other.destroy();
+    this.#broken = null;
     this.#chains.clear();
     this.#requests.interrupt();
-    if (blocks.answered || (lane === all[0] && lane.answered)) this.#breaks = 0;
+    if (blocks.answered || (lane === talk && lane.answered)) this.#breaks = 0;
     if (this.#ended || lane.silent || reason.code !== 'PEER_GONE' || ++this.#breaks >= MAX_BREAKS) {
       return this.#lose(reason);
     }
