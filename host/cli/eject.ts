@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import type { Compression } from '../../bindings/divider.js';
 import { AbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
-import { openSource } from '../image/parse.js';
+import { type ImageSpec, openSource } from '../image/parse.js';
 import { Ejection } from '../source/source.js';
 import type { Summary } from '../summary.js';
 import { openControl } from './control.js';
@@ -18,11 +18,9 @@ import { type ClusterFlags, openSecurity } from './security.js';
 import { formatMs } from './sizes.js';
 
 export interface EjectFlags extends ClusterFlags {
-  readonly to?: string;
   readonly park?: boolean;
   readonly lease?: number;
   readonly vmKey?: string;
-  readonly intermediates?: string[];
   readonly direct?: boolean;
   readonly replicas: number;
   readonly compress: Compression;
@@ -45,11 +43,27 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
   let control: Awaited<ReturnType<typeof openControl>> | undefined;
   let ending: Summary | null = null;
   // A signal before the migration has begun: whatever process was stopped goes on when this one ends.
-  let cancel = (_signal: string): void => process.exit(EXIT.aborted);
-  onSignal((signal) => cancel(signal));
+  let cancel = (signal: string): void => {
+    output.error(new AbdmError('CANCELLED', `cancelled by ${signal}`));
+    process.exit(EXIT.aborted);
+  };
+  let ejection: Ejection | undefined;
+  // Others may run the VMs, or not: here they do not go on, since two must never run.
+  const abandon = () => {
+    for (const { image } of vms) image.abandon?.();
+    sayWhoStaysStopped(output, specs);
+  };
+  onSignal(
+    (signal) => cancel(signal),
+    () => {
+      if (!ejection?.committed) return EXIT.aborted;
+      abandon();
+      return EXIT.recoverable;
+    },
+  );
   try {
     for (const spec of specs) vms.push({ name: spec.name, image: await openSource(spec) });
-    const ejection = new Ejection({
+    const leaving = new Ejection({
       vms,
       intermediates: direct ? [] : (flags.intermediates ?? 'announced'),
       direct,
@@ -61,25 +75,28 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
       ...(announcements && { announcements }),
       ...(rate !== undefined && { rateBytesPerS: rate }),
     });
+    ejection = leaving;
     cancel = (signal) => {
-      if (!ejection.cancel(`cancelled by ${signal}`)) output.notice(tooLate(names));
+      if (!leaving.cancel(`cancelled by ${signal}`)) output.notice(tooLate(names));
     };
-    const meter = new Meter(() => ejection.status());
+    const meter = new Meter(() => leaving.status());
     control = await openControl(output, {
       role: 'eject',
       names,
       status: () => meter.read(),
       cancel: (reason) => {
-        if (!ejection.cancel(reason)) throw new AbdmError('USAGE', tooLate(names));
+        if (!leaving.cancel(reason)) throw new AbdmError('USAGE', tooLate(names));
       },
-      setRate: (bytesPerS) => ejection.setRate(bytesPerS),
+      setRate: (bytesPerS) => leaving.setRate(bytesPerS),
     });
     output.live('eject', meter);
-    ending = await ejection.run();
+    ending = await leaving.run();
+    if (ending.outcome === 'paused-recoverable') abandon();
     output.summary(ending);
     if (vmKey && ending.outcome !== 'aborted') sayHowToGetBack(output, images, keyPath, lease);
     return exitCodeOf(ending, false);
   } finally {
+    if (ending === null && ejection?.committed) abandon();
     for (const { image } of vms) await image.close();
     // Nothing was parked: the key opens nothing.
     if (vmKey && (ending === null || ending.outcome === 'aborted')) rmSync(keyPath, { force: true });
@@ -98,6 +115,15 @@ function checkFlags({ to, park, direct, intermediates, lease, vmKey }: EjectFlag
 
 function tooLate(names: readonly string[]): string {
   return `${names.join(', ')}: past the exit: somebody else may have the VM already, so it cannot be cancelled any more`;
+}
+
+function sayWhoStaysStopped(output: Output, specs: readonly ImageSpec[]): void {
+  for (const { name, scheme, place } of specs) {
+    if (scheme !== 'process') continue;
+    output.notice(
+      `process ${place} stays stopped: ${name} may run elsewhere, or be taken in from the nodes; only if you know that it is not: kill -CONT ${place}`,
+    );
+  }
 }
 
 function sayHowToGetBack(output: Output, images: readonly string[], keyPath: string, leaseMs: number): void {

@@ -19,14 +19,14 @@ export function exitCodeOfError(error: unknown): number {
   return error instanceof AbdmError && error.code !== 'USAGE' ? EXIT.aborted : EXIT.usage;
 }
 
-/** Calls `cancel` at the first SIGINT, SIGTERM or SIGHUP; a second one ends this process at once. */
-export function onSignal(cancel: (signal: string) => void): void {
+/** Calls `cancel` at the first SIGINT, SIGTERM or SIGHUP; a second one ends this process at once, with the code that `hurry` gives. */
+export function onSignal(cancel: (signal: string) => void, hurry: () => number = () => EXIT.aborted): void {
   let signals = 0;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       if (++signals === 1) return cancel(signal);
-      // Processes that were stopped for their images go on (image/process.ts sees to it).
-      process.exit(EXIT.aborted);
+      // Processes that were stopped for their images go on (image/process.ts sees to it), unless `hurry` has let go of them.
+      process.exit(hurry());
     });
   }
 }

@@ -217,4 +217,8 @@ try {
 } catch (error) {
   if (!(error instanceof CommanderError)) throw error;
   process.exitCode = error.exitCode === 0 ? EXIT.completed : EXIT.usage;
+  // People have been told already.
+  if (error.exitCode !== 0 && process.argv.includes('--json')) {
+    new Output(true).event({ type: 'error', code: 'USAGE', message: error.message } as { type: string });
+  }
 }

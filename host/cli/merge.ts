@@ -6,7 +6,7 @@ import type { ImageTarget } from '../destination/images.js';
 import { type ImageSpec, sinkOpener } from '../image/parse.js';
 import type { Summary } from '../summary.js';
 import { openControl } from './control.js';
-import { exitCodeOf, onSignal } from './exit.js';
+import { EXIT, exitCodeOf, onSignal } from './exit.js';
 import { defaultVmKey, parseImages } from './images.js';
 import { readKeyFile } from './keys.js';
 import type { Output } from './output.js';
@@ -17,7 +17,6 @@ export interface MergeFlags extends ClusterFlags {
   readonly listen?: string;
   readonly parked?: boolean;
   readonly vmKey?: string;
-  readonly intermediates?: string[];
   readonly rate?: number;
 }
 
@@ -38,7 +37,10 @@ export async function merge(output: Output, images: string[], flags: MergeFlags)
     ...(rate !== undefined && { rateBytesPerS: rate }),
     onImages: (vms) => output.event({ type: 'images', vms } as { type: string }),
   });
-  onSignal((signal) => destination.cancel(`cancelled by ${signal}`));
+  onSignal(
+    (signal) => destination.cancel(`cancelled by ${signal}`),
+    () => (destination.handedOver ? EXIT.recoverable : EXIT.aborted),
+  );
   const { address } = destination;
   if (address !== null) {
     output.event({ type: 'listening', address } as { type: string }, `waiting for abdm eject at ${address}`);

@@ -12,7 +12,6 @@ import { formatMs } from './sizes.js';
 
 export interface RenewFlags extends ClusterFlags {
   readonly lease: number;
-  readonly intermediates?: string[];
 }
 
 /** A migration, and where it was found. */

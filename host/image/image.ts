@@ -29,6 +29,8 @@ export interface ImageSource {
   read(pfn: number, pages: number, memory: Uint8Array, offset: number): void;
   /** Lets go of it; may be called more than once. */
   close(): Promise<void> | void;
+  /** Instead of `close`: lets go of it, and leaves whoever was stopped for it stopped: somebody else may run what it holds. Without it, nobody was. */
+  abandon?(): void;
 }
 
 /** All regions in the order of their page numbers, without gaps. Every failure is an AbdmError IMAGE. */

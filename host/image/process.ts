@@ -132,18 +132,28 @@ export class ProcessSource implements ImageSource {
     });
   }
 
-  /** Idempotent and synchronous. */
+  /** Lets go of the process, which stays stopped. Idempotent and synchronous, as `close` is. */
+  abandon(): void {
+    this.letGo();
+  }
+
+  /** Lets the process go on. Idempotent and synchronous. */
   close(): void {
-    if (!open.delete(this)) return;
-    for (const fd of [this.mem, this.pagemap]) if (fd >= 0) closeSync(fd);
-    this.mem = -1;
-    this.pagemap = -1;
+    if (!this.letGo()) return;
     try {
       // Another process may have got the number since.
       if (this.wasRunning && statOf(this.pid).startTime === this.startTime) process.kill(this.pid, 'SIGCONT');
     } catch {
       // It has ended: nothing is left to continue.
     }
+  }
+
+  private letGo(): boolean {
+    if (!open.delete(this)) return false;
+    for (const fd of [this.mem, this.pagemap]) if (fd >= 0) closeSync(fd);
+    this.mem = -1;
+    this.pagemap = -1;
+    return true;
   }
 
   /** Reads pages of one region: runs that were touched from memory; what was not is zeros, and reading it would make the process's page tables grow. */

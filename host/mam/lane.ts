@@ -6,7 +6,7 @@
 //   "ABDT" ticket id, PING         ->                        in the clear, each piece proved (wire/proof.ts): sealed blocks
 //                                  <-  PONG                  the ticket was good, and the way lets something through
 
-import { AbdmError } from '../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { BodyTarget, Channel } from '../wire/channel.js';
 import { type ConnectOptions, connect } from '../wire/connect.js';
 import { type MessageHeader, MessageType } from '../wire/messages.js';
@@ -79,13 +79,21 @@ export class Lane {
       },
       { ...options.connect, timeoutMs },
     );
+    const { signal } = options.connect;
+    const giveUp = () => lane.destroy(asAbdmError(signal?.reason));
+    signal?.addEventListener('abort', giveUp);
+    if (signal?.aborted) giveUp();
     lane.#channel.send(first.type, 0, first.body);
     const timer = setTimeout(() => {
       const said = answer === MessageType.WELCOME ? 'WELCOME' : 'PONG on a plain connection';
       const text = `${address} accepts connections, and has not said ${said} within ${timeoutMs} ms: is it stopped?`;
       lane.destroy(new AbdmError('PEER_UNREACHABLE', text));
     }, by - performance.now());
-    return [lane, await answered.finally(() => clearTimeout(timer))];
+    const said = await answered.finally(() => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+    });
+    return [lane, said];
   }
 
   get open(): boolean {

@@ -64,6 +64,8 @@ export interface NodeOptions {
   readonly answerMs?: number;
   /** It must be connected and have said WELCOME within this. Default 5 s. */
   readonly timeoutMs?: number;
+  /** Aborted before the first WELCOME, connecting is given up, for the signal's reason. */
+  readonly signal?: AbortSignal;
   /** Called when `open` or `gone` has changed. */
   readonly onState?: (node: MamNode) => void;
 }
@@ -118,7 +120,7 @@ export class MamNode implements FrameKeeper, NodeRef {
    */
   static async connect(address: string, options: NodeOptions): Promise<MamNode> {
     const node = new MamNode(address, options);
-    await node.#open(options.timeoutMs ?? TIMEOUT_MS);
+    await node.#open(options.timeoutMs ?? TIMEOUT_MS, options.signal);
     return node;
   }
 
@@ -274,7 +276,7 @@ export class MamNode implements FrameKeeper, NodeRef {
   }
 
   /** Connections that stand: up to WELCOME, and, with a ticket, up to PONG on the second. */
-  async #open(timeoutMs: number): Promise<void> {
+  async #open(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const { role, migration, security, answerMs = ANSWER_MS } = this.#options;
     const by = performance.now() + timeoutMs;
     const common = {
@@ -285,7 +287,7 @@ export class MamNode implements FrameKeeper, NodeRef {
     const [talk, ticket] = await Lane.open(this.address, {
       ...common,
       timeoutMs,
-      connect: { ...(security && { security }) },
+      connect: { signal, ...(security && { security }) },
       first: { type: MessageType.HELLO, body: encodeJson({ protocol: PROTOCOL_VERSION, role, migration }) },
       answer: MessageType.WELCOME,
       decode: (body) => this.#onWelcome(body),
@@ -297,7 +299,7 @@ export class MamNode implements FrameKeeper, NodeRef {
         [blocks] = await Lane.open(this.address, {
           ...common,
           timeoutMs: Math.max(1, by - performance.now()),
-          connect: { ticket },
+          connect: { signal, ticket },
           first: { type: MessageType.PING },
           answer: MessageType.PONG,
           decode: () => {},

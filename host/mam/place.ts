@@ -1,15 +1,15 @@
 // An address at which a node is, or may be: connects, and connects again when who was there is gone, for as long as anybody wants it. Each that answers is
 // a member of its own (member.ts): what was kept by the one before is not counted on any more.
 
-import { type AbdmError, asAbdmError } from '../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { Member } from './member.js';
 import type { MamNode } from './node.js';
 
 /** Between two attempts to connect. */
 const RETRY_MS = 500;
 
-/** Connects to an address; `onState` as NodeOptions has it. */
-export type Dial = (address: string, onState: () => void) => Promise<MamNode>;
+/** Connects to an address; `onState` and `signal` as NodeOptions has them. */
+export type Dial = (address: string, onState: () => void, signal: AbortSignal) => Promise<MamNode>;
 
 export interface PlaceEvents {
   /** A node answers that had not been there. */
@@ -30,7 +30,8 @@ export class Place {
   trouble: AbdmError | null = null;
   readonly #dial: Dial;
   readonly #events: PlaceEvents;
-  #stopped = false;
+  readonly #stop = new AbortController();
+  readonly #end = new AbortController();
   /** Ends the wait of the moment. */
   #wake: () => void = () => {};
 
@@ -49,15 +50,20 @@ export class Place {
     return this.members.reduce((sum, { node }) => sum + node.bytesOut, 0);
   }
 
+  get #stopped(): boolean {
+    return this.#stop.signal.aborted;
+  }
+
   /** Connects no more; the connection that there is stays. */
   stop(): void {
-    this.#stopped = true;
+    this.#stop.abort(new AbdmError('CANCELLED', `${this.address} is not needed any more`));
     this.#wake();
   }
 
   /** Ends the connection too. Nobody waits for what is still on its way there: it is elsewhere, or of no use. */
   end(): void {
     this.stop();
+    this.#end.abort(this.#stop.signal.reason);
     if (!this.member) return;
     const { node, window } = this.member;
     if (window.outstandingBytes > 0) node.abandon();
@@ -66,7 +72,7 @@ export class Place {
 
   /** Whoever is there, on a new connection if there is none. @throws {AbdmError} if nobody answers. */
   async reach(): Promise<MamNode> {
-    return this.up ? this.member!.node : this.#dial(this.address, () => {});
+    return this.up ? this.member!.node : this.#dial(this.address, () => {}, this.#end.signal);
   }
 
   async #run(): Promise<void> {
@@ -80,15 +86,17 @@ export class Place {
   async #connect(): Promise<Member | null> {
     let member: Member | undefined;
     try {
-      const node = await this.#dial(this.address, () => {
+      const onState = () => {
         if (member) this.#onState(member);
-      });
+      };
+      const node = await this.#dial(this.address, onState, this.#stop.signal);
       if (this.#stopped) {
         node.end();
         return null;
       }
       member = new Member(node, () => this.#events.onChange(this));
     } catch (error) {
+      if (this.#stopped) return null;
       this.trouble = asAbdmError(error);
       this.#events.onChange(this);
       return null;

@@ -219,11 +219,12 @@ export class Scatter {
 
   #dial(role: 'source' | 'frames', answerMs: number | undefined): Dial {
     const { migration, security } = this.#options;
-    return (address, onState) => {
+    return (address, onState, signal) => {
       return MamNode.connect(address, {
         migration,
         role,
         onState,
+        signal,
         ...(security && { security }),
         ...(answerMs !== undefined && { answerMs }),
       });

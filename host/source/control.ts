@@ -12,7 +12,7 @@
 //                                                  <-   DIVIDED          it knows where everything lies: the source may go
 // or, from either, ERROR, and the migration is over. When the connection breaks, the source says it all again on another one (link.ts).
 
-import { AbdmError } from '../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Region } from '../image/image.js';
 import type { NodeRef } from '../mam/keeper.js';
 import type { Kept } from '../mam/ledger.js';
@@ -54,6 +54,8 @@ export interface ControlOptions {
   readonly onMerged: (bytes: number) => void;
   /** The connection ended before `end`: PEER_ABORTED if the destination says why. */
   readonly onLost: (error: AbdmError) => void;
+  /** Aborted before WELCOME, the connection is given up, for the signal's reason. */
+  readonly signal: AbortSignal;
 }
 
 export class SourceControl {
@@ -81,20 +83,25 @@ export class SourceControl {
   /** Connects and says hello. @throws {AbdmError} */
   static async connect(options: ControlOptions): Promise<SourceControl> {
     const control = new SourceControl(options);
-    const { address, migration, security } = options;
+    const { address, migration, security, signal } = options;
     control.#channel = await connect(
       address,
       {
         onMessage: (header, body) => control.#onMessage(header, body),
         onClose: (error) => control.#onClose(error),
       },
-      { ...(security && { security }) },
+      { signal, ...(security && { security }) },
     );
+    const giveUp = () => control.#channel.destroy(asAbdmError(signal.reason));
+    signal.addEventListener('abort', giveUp);
+    if (signal.aborted) giveUp();
     const hello = { protocol: PROTOCOL_VERSION, role: 'source', migration };
-    await control.#ask(MessageType.HELLO, hello, MessageType.WELCOME, (body) => {
-      const welcome = decodeJson(body, 'WELCOME');
-      control.id = Object.hasOwn(welcome, 'id') ? need.string(welcome, 'id', 'WELCOME', 32) : null;
-    });
+    await control
+      .#ask(MessageType.HELLO, hello, MessageType.WELCOME, (body) => {
+        const welcome = decodeJson(body, 'WELCOME');
+        control.id = Object.hasOwn(welcome, 'id') ? need.string(welcome, 'id', 'WELCOME', 32) : null;
+      })
+      .finally(() => signal.removeEventListener('abort', giveUp));
     return control;
   }
 

@@ -32,6 +32,8 @@ export interface LinkOptions {
   readonly onForgotten: () => void;
   /** It has ended the migration; or the link is broken and nothing is tried again. */
   readonly onOver: (error: AbdmError) => void;
+  /** Aborted, nobody is waited for any more. */
+  readonly signal: AbortSignal;
 }
 
 export class DestinationLink {
@@ -47,7 +49,7 @@ export class DestinationLink {
   /** How long a destination may be away. */
   #awayMs = AWAY_MS;
   #bytesOut = 0;
-  #ended = false;
+  readonly #end = new AbortController();
 
   constructor(options: LinkOptions) {
     this.#options = options;
@@ -91,12 +93,13 @@ export class DestinationLink {
 
   /** Connects; for the first time, from outside. @throws {AbdmError} if nobody is there. */
   async connect(): Promise<void> {
-    const { to, migration, security } = this.#options;
+    const { to, migration, security, signal } = this.#options;
     let control: SourceControl | undefined;
     control = await SourceControl.connect({
       address: to,
       migration,
       security,
+      signal: AbortSignal.any([signal, this.#end.signal]),
       onMerged: (bytes) => {
         this.mergedBytes = bytes;
       },
@@ -104,10 +107,6 @@ export class DestinationLink {
         if (control && this.#control === control) this.#onLost(error);
       },
     });
-    if (this.#ended) {
-      control.end();
-      throw new AbdmError('CANCELLED', 'the migration is over');
-    }
     this.#control = control;
     this.#id = control.id;
   }
@@ -152,6 +151,10 @@ export class DestinationLink {
     }
   }
 
+  get #ended(): boolean {
+    return this.#end.signal.aborted;
+  }
+
   #over(error: AbdmError): void {
     if (this.#ended) return;
     this.#stop();
@@ -159,7 +162,7 @@ export class DestinationLink {
   }
 
   #stop(): void {
-    this.#ended = true;
+    this.#end.abort(new AbdmError('CANCELLED', 'the migration is over'));
     clearTimeout(this.#away);
   }
 }

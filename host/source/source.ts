@@ -78,7 +78,6 @@ export class Ejection {
   #doneBytes = 0;
   #frameBytes = 0;
   #exitTimeMs: number | null = null;
-  /** Others may have taken over: there is no way back by ourselves. */
   #committed = false;
   /** The destination has said that it will not run it. */
   #givenUp = false;
@@ -142,6 +141,11 @@ export class Ejection {
     if (this.#committed) return false;
     this.#fail(new AbdmError('CANCELLED', reason));
     return true;
+  }
+
+  /** Others may have taken over: there is no way back by ourselves, and what was stopped for its image must not go on while the end is not known. */
+  get committed(): boolean {
+    return this.#committed;
   }
 
   /** Migrates. Never throws for what may happen to a migration: the summary says what did. */
@@ -211,6 +215,7 @@ export class Ejection {
         migration,
         security,
         once: this.#direct,
+        signal: this.#abort.signal,
         announcement: () => ({
           mode: 'stop',
           direct: this.#direct,
@@ -232,7 +237,7 @@ export class Ejection {
       });
       await this.#link.connect();
     }
-    if (!this.#direct) await scatter.ready(this.#abort.signal);
+    if (!this.#direct) await this.#unlessOver(scatter.ready(this.#abort.signal));
     if (this.#link) await this.#answered(this.#link.announce(), 'say that it is ready');
 
     this.#phase = 'dividing';
@@ -340,6 +345,15 @@ export class Ejection {
     } finally {
       given.abort();
     }
+  }
+
+  /** Waits for `work` unless the migration is over first. @throws {AbdmError} what it throws, or why it is over. */
+  #unlessOver(work: Promise<void>): Promise<void> {
+    const { signal } = this.#abort;
+    const over = new Promise<void>((_, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+    });
+    return Promise.race([work, over]);
   }
 
   /** The nodes were told that all of it is there, and then it broke. */

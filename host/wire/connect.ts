@@ -1,7 +1,7 @@
 // Opens a channel to somebody who listens, within a deadline; what went wrong is said in words that tell what to check.
 
 import { Socket, type SocketConstructorOpts } from 'node:net';
-import { AbdmError } from '../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress, isLoopback, parseAddress } from './address.js';
 import { Channel, type ChannelHandler, type ChannelOptions } from './channel.js';
 import { proofsOf } from './proof.js';
@@ -20,6 +20,8 @@ export interface ConnectOptions extends ChannelOptions {
   readonly ticket?: Ticket;
   /** The connection must stand within this. Default 5 s. */
   readonly timeoutMs?: number;
+  /** Aborted before the connection stands, it is given up, for the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 const ADVICE: Readonly<Record<string, string>> = {
@@ -42,26 +44,29 @@ export async function connect(
   handler: ChannelHandler,
   options: ConnectOptions = {},
 ): Promise<Channel> {
-  const { timeoutMs = 5_000, security = OPEN, ticket, ...channelOptions } = options;
+  const { timeoutMs = 5_000, security = OPEN, ticket, signal, ...channelOptions } = options;
   const { host, port } = typeof address === 'string' ? parseAddress(address, 1) : address;
   const peer = formatAddress({ host, port });
   const plain = ticket !== undefined || !isSecured(security);
-  if (plain && ticket === undefined && !isLoopback(host)) {
-    const text = `without a key only this machine is spoken to, and ${peer} is not known to be on it`;
-    throw new AbdmError('USAGE', `${text}: give --key, or --tls-cert, --tls-key and --tls-ca`);
-  }
+  if (ticket === undefined) checkReach({ host, port }, security);
   return new Promise((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
+    const giveUp = () => channel.destroy(asAbdmError(signal!.reason));
+    const settle = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+    };
     const connecting: ChannelHandler = {
       onMessage: () => {},
       onClose: (error) => {
-        clearTimeout(timer);
+        settle();
+        if (signal?.aborted) return reject(asAbdmError(signal.reason));
         const refused = plain || error?.code !== 'PEER_GONE' ? null : tlsFailure(peer, error.cause);
         reject(refused ?? (error?.code === 'PEER_UNREACHABLE' ? error : unreachable(peer, error?.cause)));
       },
     };
     const onConnected = () => {
-      clearTimeout(timer);
+      settle();
       channel.handler = handler;
       channel.start();
       resolve(channel);
@@ -87,7 +92,16 @@ export async function connect(
       const text = `cannot reach ${peer} within ${timeoutMs} ms: ${ADVICE.ETIMEDOUT}`;
       channel.destroy(new AbdmError('PEER_UNREACHABLE', text));
     }, timeoutMs);
+    if (signal?.aborted) giveUp();
+    else signal?.addEventListener('abort', giveUp);
   });
+}
+
+/** @throws {AbdmError} USAGE if it is not on this machine, and there is neither a key nor certificates. */
+export function checkReach(address: Address, security: Security): void {
+  if (isSecured(security) || isLoopback(address.host)) return;
+  const text = `without a key only this machine is spoken to, and ${formatAddress(address)} is not known to be on it`;
+  throw new AbdmError('USAGE', `${text}: give --key, or --tls-cert, --tls-key and --tls-ca`);
 }
 
 function unreachable(peer: string, cause: unknown): AbdmError {

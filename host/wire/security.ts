@@ -122,7 +122,7 @@ function readSecret(path: string, warnings: string[]): string {
 function read(path: string): string {
   try {
     const { size } = statSync(path);
-    if (size > MAX_FILE_BYTES) throw new Error(`it has ${size} bytes, too many`);
+    if (size > MAX_FILE_BYTES) throw new Error(`it has ${size} bytes, too many for a key or a certificate`);
     return readFileSync(path, 'utf8');
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : cause;

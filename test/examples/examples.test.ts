@@ -1,5 +1,5 @@
 // The examples do what they say, on real data: the bytes that come out are the bytes that went in.
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
@@ -7,6 +7,8 @@ import { createServer, connect as dial } from 'node:net';
 import { join } from 'node:path';
 import { PassThrough, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { startIntermediate } from 'abdm/host';
 import { describe, expect, test } from 'vitest';
 import { tempDir } from '../host/temp.js';
 import { seededPages } from '../pages.js';
@@ -96,6 +98,31 @@ describe('pack', () => {
     expect(readFileSync(join(dir, 'copy')).equals(bytes)).toBe(true);
     truncateSync(packed, readFileSync(packed).length - 100);
     expect(() => run('unpack', packed, join(dir, 'copy'))).toThrow();
+  });
+});
+
+describe('device', () => {
+  test('writes a file to a device at running intermediates, and reads it from there', async () => {
+    const nodes = await Promise.all(
+      [1, 2].map(() => startIntermediate({ listen: '127.0.0.1:0', memoryBytes: 64 * 2 ** 20 })),
+    );
+    const addresses = nodes.map(({ address }) => address).join(',');
+    const run = async (...args: string[]) => {
+      const env = { ...process.env, KEY: key.toString('hex') };
+      return (await promisify(execFile)(process.execPath, [example('device.mjs'), ...args, addresses], { env })).stdout;
+    };
+    try {
+      const dir = tempDir();
+      const { path, bytes } = makeImage(dir, 2000, 77);
+      expect(await run('write', 'web', path)).toContain(`${bytes.length} bytes`);
+      expect(nodes.every((node) => node.status().frames > 0)).toBe(true);
+      await run('read', 'web', join(dir, 'copy'));
+      expect(readFileSync(join(dir, 'copy')).equals(bytes)).toBe(true);
+      expect(nodes.map((node) => node.status().keptBytes)).toEqual([0, 0]);
+      await expect(run('read', 'web', join(dir, 'copy'))).rejects.toThrow(/web/);
+    } finally {
+      await Promise.all(nodes.map((node) => node.close()));
+    }
   });
 });
 

@@ -134,7 +134,7 @@ class Stage {
     try {
       // Whichever fails first says why.
       const [left, arrived] = await Promise.all([source.summary(), destination.summary()]);
-      return { source: left, destination: arrived, sha256: await hashFile(path) };
+      return { source: left, destination: arrived, sha256: await hashFile(path), to };
     } finally {
       clearInterval(live);
       await rm(path, { force: true });

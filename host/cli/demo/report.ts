@@ -8,6 +8,8 @@ export interface Run {
   source: Summary;
   destination: Summary;
   sha256: string;
+  /** Where the destination listened: it takes frames too, as far as it can. */
+  to: string;
 }
 
 export class Comparison {
@@ -87,8 +89,10 @@ export function comparisonTable(comparison: Comparison): string[] {
   row('compressed pages', pages('compressedPages'));
   row('normal pages', pages('normalPages'));
   row('peak memory of the source', (runs) => formatBytes(Math.max(...runs.map(({ source }) => source.peakRssBytes))));
-  for (const { address, frames, bytes } of through.at(-1)!.source.nodes) {
-    rows.push([`frames at ${address}`, '', `${frames} (${formatBytes(bytes)})`]);
+  const { source, to } = through.at(-1)!;
+  for (const { address, frames, bytes } of source.nodes) {
+    const where = address === to ? 'straight to the destination' : `at ${address}`;
+    rows.push([`frames ${where}`, '', `${frames} (${formatBytes(bytes)})`]);
   }
   const widths = [0, 1, 2].map((column) => Math.max(...rows.map((cells) => cells[column]!.length)));
   const lines = rows.map(

@@ -2,10 +2,9 @@
 // where it is safe.
 import { execFileSync, spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Abdm, cleanUp, intermediates } from './processes.js';
+import { Abdm, cleanUp, freeAddress, intermediates } from './processes.js';
 import { keptBytes, Scene } from './scene.js';
 
 let scene: Scene;
@@ -14,18 +13,9 @@ beforeEach(() => {
 });
 afterEach(cleanUp);
 
-/** A port that nobody listens on. */
-async function absent(): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return `127.0.0.1:${port}`;
-}
-
 describe('a peer that is not there', () => {
   test('as the destination: the source names it and says what to check', async () => {
-    const to = await absent();
+    const to = await freeAddress();
     const { code, summary, stderr } = await scene.startEject(to, '--direct').done;
     expect(code).toBe(2);
     expect(summary).toMatchObject({ outcome: 'aborted', reason: { code: 'PEER_UNREACHABLE' } });
@@ -36,7 +26,7 @@ describe('a peer that is not there', () => {
 
   test('as an intermediate: it is passed over', async () => {
     const { list } = await intermediates(1);
-    const missing = await absent();
+    const missing = await freeAddress();
     const { destination, to } = await scene.startMerge();
     const [source, merged] = await Promise.all([
       scene.startEject(to, '--intermediates', `${list},${missing}`).done,
@@ -47,7 +37,7 @@ describe('a peer that is not there', () => {
   });
 
   test('as every intermediate: both ends say so', async () => {
-    const missing = await absent();
+    const missing = await freeAddress();
     const { destination, to } = await scene.startMerge();
     const [source, merged] = await Promise.all([
       scene.startEject(to, '--intermediates', missing).done,
@@ -213,9 +203,10 @@ describe('a command line that is wrong', () => {
       [['fly'], /fly/],
     ];
     for (const [args, text] of cases) {
-      const { code, stderr } = await new Abdm(args).done;
+      const { code, events, stderr } = await new Abdm(args).done;
       expect([args.join(' '), code]).toEqual([args.join(' '), 1]);
       expect(stderr).toMatch(text);
+      expect(events.at(-1)).toEqual({ type: 'error', code: 'USAGE', message: expect.stringMatching(text) });
     }
   });
 

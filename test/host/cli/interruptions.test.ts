@@ -1,12 +1,13 @@
 // Processes that die, connections that are cut, nodes that lie, strangers: whoever breaks it, nothing wrong is merged, nothing is left behind, and the VM
 // is where it is safe.
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createServer, connect as netConnect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { MANIFEST_ID } from '#abdm/host/mam/catalog.js';
+import { loadSecurity, OPEN } from '#abdm/host/wire/security.js';
 import { OddNode } from '../destination/world.js';
-import { Abdm, cleanUp, intermediates } from './processes.js';
+import { Abdm, cleanUp, clusterKey, freeAddress, intermediates } from './processes.js';
 import { keptBytes, Scene } from './scene.js';
 
 let scene: Scene;
@@ -40,6 +41,64 @@ describe('a process that dies', () => {
     expect([left.code, merged.code]).toEqual([0, 0]);
     expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
     for (const address of list.split(',')) expect(await keptBytes(address, 256 * 2 ** 20)).toBe(0);
+  });
+
+  test.each([
+    ['without a key', false],
+    ['with a key', true],
+  ])('the destination, after the source has left, %s: the same command completes it', async (_, secured) => {
+    const env: Record<string, string> = secured ? { ABDM_KEY: clusterKey() } : {};
+    const { list } = await intermediates(2, '256M', env);
+    const to = await freeAddress();
+    const merge = () => new Abdm(['merge', `a=file:${scene.out}`, '--listen', to, '--rate', '4MB'], env);
+    const first = merge();
+    await first.address();
+    const how = ['--to', to, '--intermediates', list, '--replicas', '2'];
+    expect((await new Abdm(['eject', `a=file:${scene.image}`, ...how], env).done).code).toBe(0);
+    await first.event(({ type, doneBytes }) => type === 'progress' && doneBytes > 2e6);
+    await first.stop('SIGKILL');
+    expect(readdirSync(scene.dir).sort()).toEqual(['in', 'out.abdm', 'out.partial']);
+    const merged = await merge().done;
+    expect(merged.summary?.reason ?? null).toBeNull();
+    expect(merged.code).toBe(0);
+    expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
+    expect(readdirSync(scene.dir).sort()).toEqual(['in', 'out']);
+    const security = secured ? loadSecurity({ keyFile: env.ABDM_KEY! }) : OPEN;
+    for (const address of list.split(',')) expect(await keptBytes(address, 256 * 2 ** 20, security)).toBe(0);
+  });
+
+  test('the destination that is told to end after the source has left: recoverable, by the same command', async () => {
+    const { list } = await intermediates(2);
+    const { destination, to } = await scene.startMerge('--rate', '2MB');
+    expect((await scene.startEject(to, '--intermediates', list).done).code).toBe(0);
+    await destination.event(({ type, doneBytes }) => type === 'progress' && doneBytes > 1e6);
+    const paused = await destination.stop('SIGTERM');
+    expect(paused.code).toBe(3);
+    expect(paused.summary).toMatchObject({ outcome: 'paused-recoverable', reason: { code: 'CANCELLED' } });
+    const again = await scene.startMerge();
+    const merged = await again.destination.done;
+    expect(merged.summary?.reason ?? null).toBeNull();
+    expect(merged.code).toBe(0);
+    expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
+    for (const address of list.split(',')) expect(await keptBytes(address, 256 * 2 ** 20)).toBe(0);
+  });
+
+  test('the destination, before the exit: the source finds the next one at the same address', async () => {
+    const { list } = await intermediates(2);
+    const to = await freeAddress();
+    const merge = () => new Abdm(['merge', `a=file:${scene.out}`, '--listen', to]);
+    const first = merge();
+    await first.address();
+    const source = scene.startEject(to, '--intermediates', list, '--rate', '2MB');
+    await source.event(({ type, mergedBytes }) => type === 'progress' && mergedBytes > 1e6);
+    await first.stop('SIGKILL');
+    const second = merge();
+    await source.event(
+      ({ type, doneBytes, mergedBytes }) => type === 'progress' && doneBytes > 8e6 && mergedBytes > 4e6,
+    );
+    const [left, merged] = await Promise.all([source.done, second.done]);
+    expect([left.code, merged.code]).toEqual([0, 0]);
+    expect(readFileSync(scene.out).equals(readFileSync(scene.image))).toBe(true);
   });
 
   test('an intermediate, half way: what it had is divided again', async () => {

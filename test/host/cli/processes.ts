@@ -1,10 +1,13 @@
 // The command as its users run it: processes of their own, real sockets, real files. Everything is ended and removed by `cleanUp`.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+import { generateKey } from '#abdm/host/wire/security.js';
 
 const MAIN = fileURLToPath(new URL('../../../dist/host/cli/main.js', import.meta.url));
 
@@ -43,12 +46,29 @@ export async function cleanUp(): Promise<void> {
   runtime = undefined;
 }
 
+/** A HOST:PORT that nobody listens at. */
+export async function freeAddress(): Promise<string> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return `127.0.0.1:${port}`;
+}
+
+/** A key of a cluster, in a file. */
+export function clusterKey(): string {
+  const path = join(directory(), 'cluster.key');
+  writeFileSync(path, generateKey(), { mode: 0o600 });
+  return path;
+}
+
 /** One `abdm ... --json`. */
 export class Abdm {
   readonly child: ChildProcess;
   readonly done: Promise<Outcome>;
   readonly #outcome: Outcome = { code: null, signal: null, events: [], summary: undefined, stderr: '' };
   readonly #waiting = new Set<() => void>();
+  #signals = 0;
 
   constructor(args: readonly string[], env: Record<string, string> = {}) {
     this.child = spawn(process.execPath, [MAIN, ...args, '--json'], {
@@ -71,6 +91,10 @@ export class Abdm {
       const last = this.#outcome.events.at(-1);
       Object.assign(this.#outcome, { code, signal, summary: last?.type === 'summary' ? last : undefined });
       for (const wake of this.#waiting) wake();
+      // Whoever ends by himself, and was not hurried, sums up, or says why there is nothing to sum up.
+      if (['eject', 'merge'].includes(args[0]!) && signal === null && this.#signals < 2) {
+        expect(['summary', 'error']).toContain(last?.type);
+      }
       return this.#outcome;
     });
   }
@@ -96,16 +120,25 @@ export class Abdm {
     return (await this.event(({ type }) => type === 'listening')).address;
   }
 
+  signal(signal: NodeJS.Signals): void {
+    this.#signals++;
+    this.child.kill(signal);
+  }
+
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Outcome> {
-    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
+    if (this.child.exitCode === null && this.child.signalCode === null) this.signal(signal);
     return this.done;
   }
 }
 
 /** So many intermediates; their processes, and the value for --intermediates. */
-export async function intermediates(count: number, memory = '256M'): Promise<{ nodes: Abdm[]; list: string }> {
+export async function intermediates(
+  count: number,
+  memory = '256M',
+  env: Record<string, string> = {},
+): Promise<{ nodes: Abdm[]; list: string }> {
   const nodes = Array.from({ length: count }, () => {
-    return new Abdm(['intermediate', '--listen', '127.0.0.1:0', '--memory', memory]);
+    return new Abdm(['intermediate', '--listen', '127.0.0.1:0', '--memory', memory], env);
   });
   return { nodes, list: (await Promise.all(nodes.map((node) => node.address()))).join(',') };
 }

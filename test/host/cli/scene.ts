@@ -3,6 +3,7 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { MamNode } from '#abdm/host/mam/node.js';
+import { OPEN } from '#abdm/host/wire/security.js';
 import { seededPages } from '../../pages.js';
 import { Abdm, directory } from './processes.js';
 
@@ -32,8 +33,8 @@ export class Scene {
 }
 
 /** Bytes of frames that an intermediate keeps. */
-export async function keptBytes(address: string, memoryBytes: number): Promise<number> {
-  const node = await MamNode.connect(address, { migration: 'f'.repeat(32), role: 'source' });
+export async function keptBytes(address: string, memoryBytes: number, security = OPEN): Promise<number> {
+  const node = await MamNode.connect(address, { migration: 'f'.repeat(32), role: 'source', security });
   node.end();
   return memoryBytes - node.freeBytes;
 }

@@ -1,9 +1,9 @@
 // What one terminal sees of, and does to, the roles that another one has started: abdm status, cancel and rate, with real processes.
 import { execFile } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Abdm, cleanUp, directory, intermediates, surroundings } from './processes.js';
 import { keptBytes, Scene } from './scene.js';
 
@@ -149,6 +149,34 @@ describe('abdm cancel', () => {
     await asked;
     expect((await new Abdm(['cancel', 'a']).done).code).toBe(0);
     expect(await source.done).toMatchObject({ code: 2, summary: { reason: { code: 'CANCELLED' } } });
+  });
+
+  test('ends at once a source that waits for a destination, or a node, that is stopped; nothing stays at the others', async () => {
+    const { list } = await intermediates(1);
+    // It takes connections, and says and closes nothing.
+    const asked = new Set<Socket>();
+    const stopped = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => {}).on('data', () => asked.add(socket));
+    }).listen(0, '127.0.0.1');
+    onTestFinished(() => {
+      stopped.close();
+      for (const socket of asked) socket.destroy();
+    });
+    await new Promise((resolve) => stopped.once('listening', resolve));
+    const silent = `127.0.0.1:${(stopped.address() as { port: number }).port}`;
+    const park = ['--park', '--replicas', '2', '--vm-key', `${scene.dir}/key`, '--intermediates', `${list},${silent}`];
+    for (const how of [['--to', silent, '--intermediates', list], ['--to', silent, '--direct'], park]) {
+      asked.clear();
+      const source = new Abdm(['eject', `a=file:${scene.image}`, ...how]);
+      await vi.waitFor(() => expect(asked.size).toBeGreaterThan(0), { timeout: 30_000 });
+      const cancelledAt = performance.now();
+      expect((await new Abdm(['cancel', 'a']).done).code).toBe(0);
+      expect(await source.done).toMatchObject({ code: 2, summary: { reason: { code: 'CANCELLED' } } });
+      // Two seconds, and what two processes need on a machine that is busy; without care it was ten.
+      expect(performance.now() - cancelledAt).toBeLessThan(4_500);
+      expect(await keptBytes(list, 256 * 2 ** 20)).toBe(0);
+      scene.expectNoOutput();
+    }
   });
 
   test('ends a destination that waits for its source', async () => {

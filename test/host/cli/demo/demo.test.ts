@@ -21,8 +21,9 @@ test('abdm demo moves a process both ways, verifies it, and leaves nothing behin
     expect(comparison[figure], figure).toBeGreaterThan(0);
   }
   expect(vms[0].imageBytes).toBeGreaterThan(32e6);
-  expect(nodes).toHaveLength(3);
-  for (const { frames } of nodes) expect(frames).toBeGreaterThan(0);
+  // Three intermediates; and the destination, if it could take frames before the source had left.
+  expect([3, 4]).toContain(nodes.length);
+  for (const { frames } of nodes.slice(0, 3)) expect(frames).toBeGreaterThan(0);
   expect(leftovers()).toEqual(before);
 });
 
