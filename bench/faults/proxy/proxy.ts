@@ -29,6 +29,7 @@ export class TcpProxy {
   readonly #port: number;
   readonly #totals: Totals;
   readonly #tamperer = new Tamperer();
+  #server: Server | null = null;
   /** When the link is free again, by direction: milliseconds of performance.now. */
   readonly #freeAt: Record<Direction, number> = { up: 0, down: 0 };
 
@@ -41,11 +42,17 @@ export class TcpProxy {
 
   /** Listens on a free port of loopback; resolves to its address. */
   listen(): Promise<string> {
-    const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => this.#accept(client));
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => this.#accept(client));
+    this.#server = server;
     return new Promise((resolve, reject) => {
       server.once('error', reject);
       server.listen(0, '127.0.0.1', () => resolve(`127.0.0.1:${(server.address() as { port: number }).port}`));
     });
+  }
+
+  /** Takes no more connections. */
+  close(): void {
+    this.#server?.close();
   }
 
   #accept(client: Socket): void {
