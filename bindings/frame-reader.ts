@@ -60,6 +60,7 @@ export class FrameReader {
   }
 
   /**
+   * Creates a reader with an engine and a memory of its own. Throws USAGE.
    * @param key the migration's secret, 32 bytes, as the divider has it.
    * @param vms pages of each VM of the gang: a frame with others is refused.
    * @param slots frames that can be held at a time. Each takes 514 KiB.

@@ -19,7 +19,9 @@ export { Ejection, type EjectOptions } from './source/source.js';
 export type { AnnouncedVm } from './destination/announcement.js';
 export type { ImageTarget } from './destination/images.js';
 export type { FrameCheck } from './intermediate/frames.js';
-export type { SessionEvent } from './intermediate/session.js';
+export type { MigrationEvent, Role } from './intermediate/migration.js';
+export type { Candidate } from './intermediate/restore.js';
+export type { Happening, SessionEvent } from './intermediate/session.js';
 export type { Status, Summary, VmSummary } from './summary.js';
 
 // Images: where memory comes from and goes to. ImageSource and ImageSink are the interfaces to implement for a memory of your own. A FileSink
@@ -42,6 +44,7 @@ export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './ma
 // knows which nodes there are, from what they announce.
 
 export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
+export type { VmShape } from './mam/catalog.js';
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
 export { type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
@@ -60,6 +63,8 @@ export {
 export { type ConnectOptions, connect } from './wire/connect.js';
 export { type Accept, Listener, type ListenOptions, listen } from './wire/listen.js';
 export { type MessageHeader, MessageType, PROTOCOL_VERSION } from './wire/messages.js';
+
+export type { Proofs, Prover } from './wire/proof.js';
 
 // Who may speak to whom (docs/security.md): given to every role, and to `connect` and `listen`.
 

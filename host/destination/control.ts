@@ -21,8 +21,10 @@ import type { Channel, ChannelHandler } from '../wire/channel.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
 import { type Listener, listen } from '../wire/listen.js';
 import { type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
-import type { Security } from '../wire/security.js';
+import { isSecured, type Security } from '../wire/security.js';
+import type { Ticket } from '../wire/tickets.js';
 import { type Announced, readAnnouncement, readMoreNodes } from './announcement.js';
+import { type FrameLane, PlainLane } from './frames.js';
 
 /** What the source says, as it comes; what these throw ends the migration, and the source is told. */
 export interface SourceEvents {
@@ -34,7 +36,7 @@ export interface SourceEvents {
   /** That was all. */
   onDivided(frames: number): void;
   /** A connection for frames of this migration; null: there are none to be sent. */
-  onFrames(): ChannelHandler | null;
+  onFrames(): FrameLane | null;
   /** The source is not connected any more: an orderly end says nothing of whether it meant to. */
   onLost(error: AbdmError): void;
   /** It cannot go on. */
@@ -46,6 +48,7 @@ export class SourceControl {
   readonly #id = randomBytes(16).toString('hex');
   readonly #events: SourceEvents;
   #listener!: Listener;
+  #secured = false;
   #migration: string;
   #channel: Channel | null = null;
   /** Of control channels that are gone. */
@@ -71,7 +74,12 @@ export class SourceControl {
     events: SourceEvents,
   ): Promise<SourceControl> {
     const control = new SourceControl(migration, events);
-    control.#listener = await listen(address, () => control.#newcomer(), { security });
+    control.#listener = await listen(
+      address,
+      (channel, ticket) => (ticket ? (ticket.context as PlainLane).take(channel) : control.#newcomer()),
+      { security },
+    );
+    control.#secured = isSecured(security);
     return control;
   }
 
@@ -120,14 +128,16 @@ export class SourceControl {
         if (!/^[0-9a-f]{32}$/.test(migration)) {
           throw new AbdmError('PROTOCOL', 'HELLO: `migration` is not 32 hex digits');
         }
+        let ticket: Ticket | undefined;
         if (need.oneOf(hello, 'role', 'HELLO', ['source', 'frames']) === 'source') this.#letIn(migration, channel);
         else {
           const lane = migration === this.#migration ? this.#events.onFrames() : null;
           if (!lane) throw new AbdmError('PROTOCOL', 'frames of this migration are not expected here');
-          channel.handler = lane;
+          if (this.#secured) ticket = this.#listener.tickets.issue(new PlainLane(lane, channel));
+          else channel.handler = lane;
         }
         const room = { freeBytes: Number.MAX_SAFE_INTEGER, memoryBytes: Number.MAX_SAFE_INTEGER };
-        const welcome = { protocol: PROTOCOL_VERSION, role: 'destination', id: this.#id, ...room };
+        const welcome = { protocol: PROTOCOL_VERSION, role: 'destination', id: this.#id, ...room, ticket };
         channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
       },
     };

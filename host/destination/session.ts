@@ -13,7 +13,6 @@ import { CatalogReader } from '../mam/catalog-reader.js';
 import { type Holder, Holders } from '../mam/holders.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { Opener } from '../mam/seal.js';
-import type { ChannelHandler } from '../wire/channel.js';
 import type { RateLimit } from '../wire/rate.js';
 import { RecordReader } from '../wire/records.js';
 import type { Security } from '../wire/security.js';
@@ -165,7 +164,7 @@ export class Session {
   }
 
   /** A connection on which the source sends frames itself. */
-  lane(): ChannelHandler {
+  lane(): FrameLane {
     this.#lanes++;
     return new FrameLane(this.merger, this.#options.limit, {
       onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),

@@ -7,14 +7,15 @@ import { AbdmError } from '../../bindings/errors.js';
 import { formatAddress } from '../wire/address.js';
 import type { Channel, ChannelOptions } from '../wire/channel.js';
 import { listen } from '../wire/listen.js';
-import { OPEN, type Security } from '../wire/security.js';
+import { isSecured, OPEN, type Security } from '../wire/security.js';
+import type { UsedTicket } from '../wire/tickets.js';
 import { Announcer } from './announcer.js';
 import { BankPool } from './banks.js';
 import type { FrameCheck } from './frames.js';
 import type { MigrationEvent } from './migration.js';
 import { Migrations } from './migrations.js';
 import type { Candidate } from './restore.js';
-import { Session, type SessionEvent } from './session.js';
+import { type Pass, Session, type SessionEvent } from './session.js';
 
 /** What happens at an intermediate, for logs. */
 export type IntermediateEvent =
@@ -44,7 +45,7 @@ export interface IntermediateOptions {
   readonly claimStaleMs?: number;
   /** Each frame is passed through it before it is acknowledged. Default: it must be a frame, and whole. */
   readonly check?: FrameCheck;
-  /** Default 1,024: other intermediates have one each for every migration. */
+  /** Default 1,024: other intermediates have one each, or two if they are secured, for every migration. */
   readonly maxConnections?: number;
   /** Default 32: each may need a bank of its own (banks.ts). */
   readonly maxMigrations?: number;
@@ -61,6 +62,8 @@ export interface IntermediateStatus {
   readonly frames: number;
   readonly keptBytes: number;
   readonly connections: number;
+  /** Connections of those who are not of the cluster. */
+  readonly refused: number;
   readonly migrations: readonly { id: string; frames: number; bytes: number; connections: number }[];
 }
 
@@ -89,7 +92,10 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
   const shared = { own: id, pool, check, security, nodes, orphanMs, claimStaleMs, onEvent };
   const migrations = new Migrations(maxMigrations, shared);
   const listening = { ...channel, maxConnections, security };
-  const accept = (opened: Channel) => new Session(opened, { ...shared, migrations });
+  const issue = (pass: Pass) => (isSecured(security) ? listener.tickets.issue(pass) : null);
+  const sessions = { ...shared, migrations, issue };
+  const accept = (opened: Channel, ticket: UsedTicket | null) =>
+    new Session(opened, sessions, ticket === null ? null : (ticket.context as Pass));
   const listener = await listen(options.listen, accept, listening);
   const address = options.announce ?? formatAddress(listener.address);
   const announcing = {
@@ -122,6 +128,7 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
         frames: all.reduce((sum, { frames }) => sum + frames, 0),
         keptBytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
         connections: listener.connections,
+        refused: listener.counts.refused,
         migrations: all,
       };
     },

@@ -28,6 +28,7 @@ const ORPHAN_MS = 10_000;
 /** Before its source has said how long it stays. */
 const LEASE_MS = 600_000;
 
+/** Who a connection to an intermediate speaks for. */
 export type Role = 'source' | 'destination' | 'intermediate';
 
 /** What happens to migrations, for whoever watches. */

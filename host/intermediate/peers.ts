@@ -7,7 +7,7 @@
 //   REGISTER                       ->                          what the source said, if it did: it may know nothing yet
 //   CHAIN, PUT                     ->                          blocks on their way down a chain
 //                                  <-  STORED or REFUSED
-//   PING, or LEASE while a source or destination is connected here: then the migration must not run out there
+//   PING; and LEASE while a source or destination is connected here: then the migration must not run out there
 //                                  <-  PONG, LEASED            nothing for 3 s: it is missing; it is back with its next answer
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -166,8 +166,10 @@ export class Peer implements NodeRef {
     try {
       const node = await this.#connected(MISSING_MS);
       const leaseMs = this.#options.renew();
-      if (leaseMs === null) this.#judge(await node.ping(MISSING_MS), node.gone?.surely ?? false);
-      else await node.lease(leaseMs, MISSING_MS).then(() => this.#judge(true));
+      // Both, for they may go over two connections.
+      const leased = leaseMs === null ? null : node.lease(leaseMs, MISSING_MS);
+      const [answers] = await Promise.all([node.ping(MISSING_MS), leased]);
+      this.#judge(answers, node.gone?.surely ?? false);
     } catch (error) {
       this.#judge(false, isSurelyGone(error));
     }

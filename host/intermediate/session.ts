@@ -2,6 +2,9 @@
 // the socket into the log and from the log to sockets; its bytes are never copied here. A client that does not read its answers is not read
 // from either, so it costs a bounded amount of memory.
 //
+// Where the connection is secured, its client gets a ticket with WELCOME, and with it makes a plain connection beside it: a session too, without HELLO,
+// for nothing but blocks of the same migration. Who is connected is said by the first one alone.
+//
 // Everything is answered in the order in which it came, but for a PUT down a chain: it is answered when the nodes behind this one have.
 
 import { AbdmError } from '../../bindings/errors.js';
@@ -11,12 +14,14 @@ import type { BodyTarget, Channel, ChannelHandler } from '../wire/channel.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
 import {
   encodeU64s,
+  isAboutBlocks,
   MAX_REPLICAS,
   type MessageHeader,
   MessageType,
   messageName,
   PROTOCOL_VERSION,
 } from '../wire/messages.js';
+import type { Ticket } from '../wire/tickets.js';
 import type { BankPool } from './banks.js';
 import type { Chain } from './chains.js';
 import type { Place } from './log.js';
@@ -29,7 +34,8 @@ const MAX_PENDING_BYTES = 4 * 2 ** 20;
 /** Likewise for answers without a frame, which cost heap rather than bytes. */
 const MAX_PENDING_MESSAGES = 1024;
 
-type Happening =
+/** What happens on a connection. */
+export type Happening =
   | { readonly type: 'hello'; readonly migration: string; readonly role: Role }
   | {
       readonly type: 'refused';
@@ -51,6 +57,15 @@ export interface SessionOptions {
   readonly pool: BankPool;
   readonly migrations: Migrations;
   readonly onEvent: (event: SessionEvent) => void;
+  /** A ticket for whom this is; null: there is no need of any. */
+  readonly issue: (pass: Pass) => Ticket | null;
+}
+
+/** Whom a ticket lets in: whoever speaks on this session, for this migration. */
+export interface Pass {
+  readonly talk: Session;
+  readonly migration: Migration;
+  readonly role: Role;
 }
 
 export class Session implements ChannelHandler {
@@ -64,10 +79,21 @@ export class Session implements ChannelHandler {
   /** Where the body of the PUT that is coming in goes. */
   #place: Place | null = null;
   #waiting = false;
+  /** What it came in by, if it is a plain connection. */
+  readonly #pass: Pass | null;
+  /** The other one of the two connections that belong together. */
+  #partner: Channel | null = null;
 
-  constructor(channel: Channel, options: SessionOptions) {
+  constructor(channel: Channel, options: SessionOptions, pass: Pass | null = null) {
     this.#channel = channel;
     this.#options = options;
+    this.#pass = pass;
+    if (pass !== null) {
+      this.#migration = pass.migration;
+      this.#role = pass.role;
+      this.#partner = pass.talk.#channel;
+      pass.talk.#partner = channel;
+    }
     this.#questions = new Questions(options.migrations, (type, body, id = 0) => this.#answer(type, id, body));
   }
 
@@ -75,6 +101,9 @@ export class Session implements ChannelHandler {
     if (!this.#hasCalm(1)) {
       this.#waiting = true;
       return 'wait';
+    }
+    if (this.#pass !== null && !isAboutBlocks(header.type)) {
+      throw new AbdmError('PROTOCOL', `${messageName(header.type)} is nothing for a plain connection`);
     }
     switch (header.type) {
       case MessageType.HELLO:
@@ -115,8 +144,12 @@ export class Session implements ChannelHandler {
     const migration = this.#migration;
     if (this.#place !== null) this.#place.log.rollback(this.#place);
     this.#place = null;
-    this.#questions.close(migration);
-    migration?.leave(this.#role);
+    // The client may not have noticed: what it hears nothing of any more it makes again, both.
+    if (error !== null) this.#partner?.end();
+    if (this.#pass === null) {
+      this.#questions.close(migration);
+      migration?.leave(this.#role);
+    }
     this.#event({ type: 'closed', migration: migration?.id ?? null, error });
   }
 
@@ -135,7 +168,8 @@ export class Session implements ChannelHandler {
     this.#role = role;
     const { own, pool } = this.#options;
     const { freeBytes, memoryBytes } = pool;
-    const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', id: own, freeBytes, memoryBytes };
+    const ticket = this.#options.issue({ talk: this, migration, role }) ?? undefined;
+    const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', id: own, freeBytes, memoryBytes, ticket };
     this.#answer(MessageType.WELCOME, 0, encodeJson(welcome));
     this.#event({ type: 'hello', migration: id, role });
   }

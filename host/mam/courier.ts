@@ -14,6 +14,8 @@ import type { Block } from './seal.js';
 
 /** A put that is not answered for so long: its chain is suspect, and the block goes along another one. */
 const SILENT_MS = 3_000;
+/** A node that another one does not reach: that one looks again once a second, and refuses everything until then. */
+const UNREACHED_MS = 1_000;
 /** So often a block is refused, for other reasons than want of room, before the migration is given up. */
 const MAX_REFUSALS = 8;
 /** At the end, a block is late when it has taken so many times as long as most have lately, and more than this. */
@@ -223,7 +225,7 @@ export class Courier {
     const culprit = chain.find(({ address }) => address === node) ?? chain[0]!;
     if (code === 'NO_ROOM') return culprit.full();
     parcel.avoid.add(culprit);
-    if (culprit !== chain[0]) culprit.suspect();
+    if (culprit !== chain[0]) culprit.suspect(UNREACHED_MS);
     if (++parcel.refusals < MAX_REFUSALS) return;
     this.#fail(new AbdmError('PEER_ABORTED', `${node} refused block ${parcel.block.id}: ${message} (${code})`));
   }

@@ -7,6 +7,7 @@
 //
 // What it had acknowledged counts until it is gone.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { MamNode } from './node.js';
 import { Window } from './window.js';
 
@@ -63,11 +64,11 @@ export class Member {
     this.#fullUntil = performance.now() + PASS_OVER_MS;
   }
 
-  /** It does not do what it should. Nothing is put to it until it answers. */
-  suspect(): void {
+  /** It does not do what it should. Nothing is put to it until it answers, and not before `atLeastMs` have passed. */
+  suspect(atLeastMs = 0): void {
     if (this.#suspect || this.gone) return;
     this.#suspect = true;
-    void this.#probe();
+    void this.#probe(atLeastMs);
   }
 
   /**
@@ -87,12 +88,13 @@ export class Member {
     return `${this.address} (${state}, keeps ${this.stored.bytes})`;
   }
 
-  async #probe(): Promise<void> {
+  async #probe(atLeastMs: number): Promise<void> {
+    await sleep(atLeastMs, undefined, { ref: false });
     while (!this.gone) {
       const askedAt = performance.now();
       if (await this.node.ping(PING_MS)) break;
       // A ping that fails at once is no reason to ask again at once.
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, askedAt + PING_MS - performance.now())).unref());
+      await sleep(Math.max(0, askedAt + PING_MS - performance.now()), undefined, { ref: false });
     }
     this.#suspect = false;
     this.#onChange();

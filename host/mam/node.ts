@@ -13,8 +13,11 @@
 //                                  <-  FRAME 7 (block)  or  MISSING 7
 //   LIST, REGISTER, CLAIM, LEASE, PING, DROP, each with its answer
 //
+// Where the connection is secured, WELCOME brings a ticket, and with it a second one is made (lane.ts): CHAIN, PUT, GET, PING and their answers go
+// there, everything else stays on the first. The two are one for whoever uses the node: if either breaks, both are made again.
+//
 // How a node is lost:
-//   the connection breaks      it is made again, at once and for 2 s; the same node goes on, and what it has not answered is asked again
+//   a connection breaks        it is made again, at once and for 2 s; the same node goes on, and what it has not answered is asked again
 //   refused there              it is gone, and its blocks with it
 //   another node is there      likewise
 //   not reached within 2 s     it is gone for us; its blocks may still be there
@@ -22,11 +25,11 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import type { Channel } from '../wire/channel.js';
 import { connect } from '../wire/connect.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
-import { decodeU64s, MAX_CHAIN, MAX_REPLICAS, MessageType, PROTOCOL_VERSION } from '../wire/messages.js';
+import { decodeU64s, isAboutBlocks, MAX_CHAIN, MAX_REPLICAS, MessageType, PROTOCOL_VERSION } from '../wire/messages.js';
 import type { Security } from '../wire/security.js';
+import { needTicket, type Ticket } from '../wire/tickets.js';
 import {
   type Claimed,
   decodeClaimed,
@@ -37,6 +40,7 @@ import {
   type Registration,
 } from './bodies.js';
 import type { FrameKeeper, NodeRef, PutOptions, PutResult } from './keeper.js';
+import { Lane } from './lane.js';
 import { type Question, Requests, unasked } from './requests.js';
 
 /** A node that is asked for something and says nothing for so long is given up. */
@@ -44,10 +48,11 @@ const ANSWER_MS = 60_000;
 /** How long a connection that broke is tried again. */
 const RETRY_MS = 2_000;
 const RETRY_PAUSE_MS = 50;
-/** A connection that breaks so often with no answer in between is not made again. */
+/** A connection that breaks so often with no answer in between is not made again. What is not about blocks does not show that blocks get through. */
 const MAX_BREAKS = 5;
 const TIMEOUT_MS = 5_000;
 
+/** Which migration a node is spoken to about, as whom, and for how long it is waited for. */
 export interface NodeOptions {
   /** 32 hexadecimal digits. */
   readonly migration: string;
@@ -78,18 +83,18 @@ export class MamNode implements FrameKeeper, NodeRef {
   memoryBytes = 0;
   readonly #options: NodeOptions;
   readonly #requests: Requests;
-  #channel: Channel | null = null;
+  /** The connections that stand: the first for everything but blocks, the last for blocks, which may be the same; none while there is none. */
+  #lanes: readonly Lane[] = [];
+  /** Of these, the first that broke, while the other one is still going. */
+  #broken: { readonly lane: Lane; readonly reason: AbdmError } | null = null;
   #gone: Gone | null = null;
   #ended = false;
-  /** Of channels that are closed. */
-  #pastBytesIn = 0;
-  #pastBytesOut = 0;
-  /** How often the connection broke since the last answer. */
+  /** Of connections that are closed. */
+  readonly #past = { bytesIn: 0, bytesOut: 0, blocksIn: 0 };
+  /** How often a connection broke since the last answer. */
   #breaks = 0;
   /** Chains that the node knows on this connection, by the ids of their members. */
   readonly #chains = new Map<string, number>();
-  /** Runs while an answer is due; each message from the node starts it anew. */
-  #deadline: NodeJS.Timeout | undefined;
 
   private constructor(address: string, options: NodeOptions) {
     this.address = address;
@@ -97,16 +102,15 @@ export class MamNode implements FrameKeeper, NodeRef {
     this.#options = options;
     this.#requests = new Requests(address, {
       isOpen: () => this.open,
-      bytesIn: () => this.bytesIn,
+      bytesIn: () => this.#past.blocksIn + (this.#lanes.at(-1)?.bytesIn ?? 0),
       put: (id, block, chain, onWritten) => {
-        this.#expectAnswer();
-        this.#channel!.send(MessageType.PUT, id, block, onWritten, chain.length > 0 ? this.#chainNumber(chain) : 0);
+        const number = chain.length > 0 ? this.#chainNumber(chain) : 0;
+        this.#lanes.at(-1)!.ask(MessageType.PUT, id, block, onWritten, number);
       },
       send: (type, id, body) => {
-        this.#expectAnswer();
-        this.#channel!.send(type, id, body);
+        this.#lanes.at(isAboutBlocks(type) ? -1 : 0)!.ask(type, id, body);
       },
-      break: (error) => this.#channel?.destroy(error),
+      break: (error) => this.#lanes.at(-1)?.destroy(error),
     });
   }
 
@@ -149,7 +153,7 @@ export class MamNode implements FrameKeeper, NodeRef {
 
   /** It is connected, and can be asked for something. */
   get open(): boolean {
-    return this.#channel?.open ?? false;
+    return this.#lanes.length > 0 && this.#lanes.every(({ open }) => open);
   }
 
   /** Why it will never be open again; null: it is open, or soon will be. */
@@ -171,14 +175,15 @@ export class MamNode implements FrameKeeper, NodeRef {
   }
 
   get bytesIn(): number {
-    return this.#pastBytesIn + (this.#channel?.bytesIn ?? 0);
+    return this.#lanes.reduce((sum, { bytesIn }) => sum + bytesIn, this.#past.bytesIn);
   }
 
   get bytesOut(): number {
-    return this.#pastBytesOut + (this.#channel?.bytesOut ?? 0);
+    return this.#lanes.reduce((sum, { bytesOut }) => sum + bytesOut, this.#past.bytesOut);
   }
 
   /**
+   * Gives it a block, for itself and for whoever comes behind it in the chain (FrameKeeper.put).
    * @param chain all holders in order; this node forwards to the one behind it. If it is not among them it stands before them. Empty: only this one.
    */
   put(id: number, block: Uint8Array, chain: readonly NodeRef[] = [], options: PutOptions = {}): Promise<PutResult> {
@@ -261,71 +266,65 @@ export class MamNode implements FrameKeeper, NodeRef {
 
   end(): void {
     this.#ended = true;
-    this.#channel?.end();
+    for (const lane of this.#lanes) lane.end();
   }
 
   /** Ends the connection at once: what is on its way is given up. */
   abandon(): void {
     this.#ended = true;
-    this.#channel?.destroy();
+    for (const lane of this.#lanes) lane.destroy();
   }
 
-  /** A connection that stands, up to WELCOME. */
+  /** Connections that stand: up to WELCOME, and, with a ticket, up to PONG on the second. */
   async #open(timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const { role, migration, security } = this.#options;
+    const { role, migration, security, answerMs = ANSWER_MS } = this.#options;
     const by = performance.now() + timeoutMs;
-    let resolve!: () => void;
-    let reject!: (error: AbdmError) => void;
-    const welcome = new Promise<void>((...both) => {
-      [resolve, reject] = both;
+    const common = {
+      requests: this.#requests,
+      answerMs,
+      onClose: (reason: AbdmError, lane: Lane) => this.#onClose(reason, lane),
+    };
+    const [talk, ticket] = await Lane.open(this.address, {
+      ...common,
+      timeoutMs,
+      connect: { signal, ...(security && { security }) },
+      first: { type: MessageType.HELLO, body: encodeJson({ protocol: PROTOCOL_VERSION, role, migration }) },
+      answer: MessageType.WELCOME,
+      decode: (body) => this.#onWelcome(body),
     });
-    const channel = await connect(
-      this.address,
-      {
-        bodyTarget: (header) => {
-          const target = this.#requests.bodyTarget(header);
-          // There will be no message of it.
-          if (target === 'discard') this.#onAnswer();
-          return target;
-        },
-        onMessage: (header, body, from) => {
-          if (header.type !== MessageType.WELCOME) {
-            this.#requests.onMessage(header, body);
-            this.#onAnswer();
-            return;
-          }
-          if (this.#channel === from) throw unasked(this.address, header);
-          this.#onWelcome(body);
-          this.#channel = from;
-          resolve();
-        },
-        onClose: (error, from) => {
-          const reason = error ?? new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`);
-          reject(reason);
-          if (this.#channel === from) this.#onClose(reason);
-        },
-      },
-      { timeoutMs, signal, ...(security && { security }) },
-    );
-    const giveUp = () => channel.destroy(asAbdmError(signal?.reason));
-    signal?.addEventListener('abort', giveUp);
-    if (signal?.aborted) giveUp();
-    channel.send(MessageType.HELLO, 0, encodeJson({ protocol: PROTOCOL_VERSION, role, migration }));
-    const timer = setTimeout(() => {
-      const text = `${this.address} accepts connections, and has not said WELCOME within ${timeoutMs} ms: is it stopped?`;
-      channel.destroy(new AbdmError('PEER_UNREACHABLE', text));
-    }, by - performance.now());
-    await welcome.finally(() => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', giveUp);
-    });
+    let blocks = talk;
+    if (ticket !== null) {
+      talk.carries = (type) => !isAboutBlocks(type);
+      try {
+        [blocks] = await Lane.open(this.address, {
+          ...common,
+          timeoutMs: Math.max(1, by - performance.now()),
+          connect: { signal, ticket },
+          first: { type: MessageType.PING },
+          answer: MessageType.PONG,
+          decode: () => {},
+        });
+      } catch (error) {
+        talk.destroy();
+        throw error;
+      }
+      blocks.carries = isAboutBlocks;
+    }
+    // Meanwhile the first one may have gone again, or both.
+    const closed = talk.closed ?? blocks.closed;
+    if (closed !== null) {
+      for (const lane of [talk, blocks]) lane.destroy();
+      throw closed;
+    }
+    this.#lanes = blocks === talk ? [talk] : [talk, blocks];
   }
 
-  #onWelcome(body: Uint8Array): void {
+  #onWelcome(body: Uint8Array): Ticket | null {
     const welcome = decodeJson(body, 'WELCOME');
     need.integer(welcome, 'protocol', 'WELCOME', PROTOCOL_VERSION, PROTOCOL_VERSION);
     this.#requests.freeBytes = need.integer(welcome, 'freeBytes', 'WELCOME');
-    if (this.#options.role === 'frames') return;
+    const ticket = needTicket(welcome, 'ticket', 'WELCOME');
+    if (this.#options.role === 'frames') return ticket;
     const id = need.string(welcome, 'id', 'WELCOME', 32);
     if (!isNodeId(id)) throw new AbdmError('PROTOCOL', 'WELCOME: `id` is not 32 hexadecimal digits');
     this.memoryBytes = need.integer(welcome, 'memoryBytes', 'WELCOME');
@@ -334,6 +333,7 @@ export class MamNode implements FrameKeeper, NodeRef {
       throw new AbdmError('PEER_GONE', text, { cause: ANOTHER_NODE });
     }
     this.id = id;
+    return ticket;
   }
 
   #ask<T>(question: Question<T>): Promise<T> {
@@ -353,38 +353,32 @@ export class MamNode implements FrameKeeper, NodeRef {
     const nodes = chain.map(({ address, id }) => ({ address, id }));
     if (!nodes.some(({ id }) => id === this.id)) nodes.unshift({ address: this.address, id: this.id });
     if (nodes.length > MAX_REPLICAS) throw new RangeError(`a chain of ${nodes.length} nodes`);
-    this.#channel!.send(MessageType.CHAIN, 0, encodeJson({ chain: number, nodes }));
+    this.#lanes.at(-1)!.tell(MessageType.CHAIN, encodeJson({ chain: number, nodes }));
     return number;
   }
 
-  #expectAnswer(): void {
-    const answerMs = this.#options.answerMs ?? ANSWER_MS;
-    this.#deadline ??= setTimeout(() => {
-      const text = `${this.address} has been asked, and has not answered for ${answerMs} ms`;
-      this.#breaks = MAX_BREAKS;
-      this.#channel?.destroy(new AbdmError('PEER_GONE', text));
-    }, answerMs);
+  #onClose(reason: AbdmError, lane: Lane): void {
+    if (!this.#lanes.includes(lane)) return;
+    this.#broken ??= { lane, reason };
+    // The other one goes too, at once unless it still ends in order; until it has gone, it may write where a block is to go.
+    const left = this.#lanes.filter(({ closed }) => closed === null);
+    if (!this.#ended) for (const other of left) other.destroy();
+    if (left.length === 0) this.#onGone(this.#broken);
   }
 
-  #onAnswer(): void {
-    this.#breaks = 0;
-    if (this.#requests.due > 0) this.#deadline?.refresh();
-    else this.#stopWaiting();
-  }
-
-  #stopWaiting(): void {
-    clearTimeout(this.#deadline);
-    this.#deadline = undefined;
-  }
-
-  #onClose(reason: AbdmError): void {
-    this.#stopWaiting();
-    this.#pastBytesIn = this.bytesIn;
-    this.#pastBytesOut = this.bytesOut;
-    this.#channel = null;
+  #onGone({ lane, reason }: { lane: Lane; reason: AbdmError }): void {
+    const [talk, blocks] = [this.#lanes[0], this.#lanes.at(-1)!];
+    this.#past.bytesIn = this.bytesIn;
+    this.#past.bytesOut = this.bytesOut;
+    this.#past.blocksIn += blocks.bytesIn;
+    this.#lanes = [];
+    this.#broken = null;
     this.#chains.clear();
     this.#requests.interrupt();
-    if (this.#ended || reason.code !== 'PEER_GONE' || ++this.#breaks >= MAX_BREAKS) return this.#lose(reason);
+    if (blocks.answered || (lane === talk && lane.answered)) this.#breaks = 0;
+    if (this.#ended || lane.silent || reason.code !== 'PEER_GONE' || ++this.#breaks >= MAX_BREAKS) {
+      return this.#lose(reason);
+    }
     this.#options.onState?.(this);
     void this.#reopen();
   }
@@ -402,7 +396,7 @@ export class MamNode implements FrameKeeper, NodeRef {
         await sleep(RETRY_PAUSE_MS);
       }
     }
-    if (this.#ended) return this.#channel?.end();
+    if (this.#ended) return this.end();
     this.#requests.repeat();
     this.#options.onState?.(this);
   }

@@ -58,14 +58,14 @@ export interface Question<T> {
   readonly deadlineMs?: number | undefined;
 }
 
-/** The connection that questions are asked on. */
+/** The connection that questions are asked on, or the two of them. */
 export interface Line {
   isOpen(): boolean;
-  /** Received so far. */
+  /** Received so far where blocks come in. */
   bytesIn(): number;
   put(id: number, block: Uint8Array, chain: readonly NodeRef[], onWritten: () => void): void;
   send(type: MessageType, id: number, body?: Uint8Array): void;
-  /** It is of no use any more. */
+  /** Where blocks come in, it is of no use any more. */
   break(error: AbdmError): void;
 }
 
@@ -87,9 +87,10 @@ export class Requests {
     this.#line = line;
   }
 
-  /** Answers that are due. */
-  get due(): number {
-    return this.#puts.size + this.#gets.size + this.#asks.length;
+  /** Answers that are due on a connection that carries questions of these types. */
+  due(carries: (type: MessageType) => boolean): number {
+    const blocks = carries(MessageType.PUT) ? this.#puts.size + this.#gets.size : 0;
+    return this.#asks.reduce((sum, { type }) => sum + (carries(type) ? 1 : 0), blocks);
   }
 
   put(

@@ -238,8 +238,10 @@ export class Channel {
     if (this.#state === 'closed') return;
     this.#error ??= error;
     if (this.#state === 'open') {
-      const { code, message } = error;
-      this.send(MessageType.ERROR, 0, encodeJson({ code, message: printable(message) }));
+      const { code } = error;
+      // Whoever is on the way can read what is said on a plain connection by ticket: words may name files and VMs.
+      const message = this.#opening.proofs ? 'why is not said on a plain connection' : printable(error.message);
+      this.send(MessageType.ERROR, 0, encodeJson({ code, message }));
     }
     this.#state = 'ending';
     this.#receiver.stop();

@@ -43,6 +43,7 @@ export class Listener {
   readonly #gate: Gate | null;
   readonly #channels: Set<Channel>;
 
+  /** Use `listen`. @internal */
   constructor(
     server: Server,
     address: Address,

@@ -51,6 +51,14 @@ export const MessageType = {
 /** A kind of message. */
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
+const { PUT, STORED, REFUSED, GET, FRAME, MISSING, CHAIN, PING, PONG } = MessageType;
+const ABOUT_BLOCKS: ReadonlySet<MessageType> = new Set([PUT, STORED, REFUSED, GET, FRAME, MISSING, CHAIN, PING, PONG]);
+
+/** What may be said on a plain connection by ticket: the talk about blocks, with nothing secret in it; and only there, where there is one. */
+export function isAboutBlocks(type: MessageType): boolean {
+  return ABOUT_BLOCKS.has(type);
+}
+
 interface Rule {
   readonly name: string;
   readonly minBytes: number;

@@ -151,7 +151,7 @@ import { Destination, Ejection, FileSource, type ImageSource, startIntermediate,
 export async function main(image: ImageSource = new FileSource('a')): Promise<Summary> {
   const node = await startIntermediate({ listen: '127.0.0.1:0', memoryBytes: 2 ** 24 });
   const destination = await Destination.start({ listen: '127.0.0.1:0', images: [] });
-  const to: string = destination.address;
+  const to: string = destination.address!;
   return new Ejection({ vms: [{ name: 'a', image }], to, intermediates: [node.address] }).run();
 }
 `;

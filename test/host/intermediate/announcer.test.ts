@@ -44,7 +44,7 @@ describe('an intermediate', () => {
     expect(index.nodes()).toMatchObject([{ ...known, connections: 0 }]);
 
     const client = await MamNode.connect(node.address, { migration: 'a'.repeat(32), role: 'source', security });
-    await until(() => index.nodes()[0]!.connections === 1);
+    await until(() => index.nodes()[0]!.connections === 2);
     expect(index.nodes()[0]!.load).toBeGreaterThan(0);
     client.end();
     const other = await start({ announcements: [place] });

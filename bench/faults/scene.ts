@@ -1,0 +1,228 @@
+// What one run happens in: a directory, seeded images, nodes, a destination, a source, each a process of its own, and proxies between them where
+// the fault needs them. `close` ends all of it, and says what would not end.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { writeImage } from './image.js';
+import type { Credentials } from './keys.js';
+import { Proxies, type ProxyHandle } from './proxy/proxies.js';
+import type { Rule } from './proxy/rule.js';
+import type { Random } from './random.js';
+import { SessionRecorder } from './recorder.js';
+import { Role } from './role.js';
+
+/** How a run is set up; rates so that scattering takes a second and gathering twice as long. */
+export interface SceneOptions {
+  readonly nodes?: number;
+  /** Of each node, one value for all or one for each. */
+  readonly memory?: string | readonly string[];
+  readonly replicas?: number;
+  readonly imagePages?: number;
+  /** Bytes a second, as on the command line; null for none. */
+  readonly sourceRate?: string | null;
+  readonly destinationRate?: string | null;
+  /** Proxies before every node, and before the destination. */
+  readonly proxied?: boolean;
+  /** A process leaves together with the image. */
+  readonly withProcess?: boolean;
+  /** Made for this scene, in a directory of it: every role has them. */
+  readonly credentials?: (directory: string) => Credentials;
+  /** The source finds the nodes by what they announce. */
+  readonly announced?: boolean;
+  /** What the source says to the first node is recorded. */
+  readonly recorded?: boolean;
+}
+
+const DEFAULTS = {
+  nodes: 3,
+  memory: '64M',
+  replicas: 1,
+  imagePages: 5120,
+  sourceRate: '8MB',
+  destinationRate: '3MB',
+  proxied: false,
+  withProcess: false,
+  announced: false,
+  recorded: false,
+};
+
+const END_MS = 5_000;
+/** What the source said before it ended has arrived by then. */
+const HEAR_MS = 1_000;
+
+export class Node {
+  constructor(
+    readonly role: Role,
+    /** Where it listens itself. */
+    readonly ownAddress: string,
+    readonly proxy: ProxyHandle | null,
+  ) {}
+
+  /** Where the others find it. */
+  get address(): string {
+    return this.proxy?.address ?? this.ownAddress;
+  }
+}
+
+export class Scene {
+  readonly dir: string;
+  readonly options: typeof DEFAULTS & SceneOptions;
+  readonly random: Random;
+  readonly nodes: Node[] = [];
+  readonly roles: Role[] = [];
+  readonly image: string;
+  readonly out: string;
+  /** Where the process goes, if one leaves. */
+  readonly processOut: string;
+  source!: Role;
+  destination!: Role;
+  proxies: Proxies | null = null;
+  /** `cat`: it has little memory, and answers as long as it runs. */
+  #process: ChildProcess | null = null;
+  readonly #run: string;
+  /** Where the destination listens itself, and where the source finds it. */
+  #listen = '127.0.0.1:0';
+  #to = '';
+  readonly #env: NodeJS.ProcessEnv;
+  readonly credentials: Credentials | null;
+  /** The multicast group of this scene. */
+  readonly announcements: string;
+  recorder: SessionRecorder | null = null;
+
+  constructor(random: Random, options: SceneOptions = {}) {
+    this.random = random;
+    this.options = { ...DEFAULTS, ...options } as typeof DEFAULTS & SceneOptions;
+    this.dir = mkdtempSync(join(tmpdir(), 'abdm-fault-'));
+    this.#run = join(this.dir, 'run');
+    mkdirSync(this.#run, { mode: 0o700 });
+    mkdirSync(join(this.dir, 'images'));
+    this.image = join(this.dir, 'images', 'in');
+    this.out = join(this.dir, 'images', 'out');
+    this.processOut = join(this.dir, 'images', 'out-process');
+    this.credentials = this.options.credentials?.(this.dir) ?? null;
+    const [group, port] = [random.below(256), 10_000 + random.below(20_000)];
+    this.announcements = `239.77.${group}.${random.below(256)}:${port}`;
+    // Other roles of this host are not to be found here, nor we there.
+    // Announcements are made with the key: where there are only certificates, there are none.
+    const silent = this.credentials?.security.clusterKey === null;
+    this.#env = { XDG_RUNTIME_DIR: this.#run, ABDM_ANNOUNCEMENTS: silent ? 'none' : this.announcements };
+  }
+
+  /** What every role is told of keys and certificates. */
+  get secured(): readonly string[] {
+    return this.credentials?.args ?? [];
+  }
+
+  /** Image, nodes and destination; not yet the source. */
+  async open(): Promise<this> {
+    const { nodes, memory, imagePages, proxied } = this.options;
+    writeImage(this.image, imagePages, this.random.below(2 ** 32));
+    if (proxied) this.proxies = new Proxies();
+    if (this.options.withProcess) this.#process = spawn('cat', { stdio: ['pipe', 'pipe', 'ignore'] });
+    const sizes = Array.from({ length: nodes }, (_, i) => (typeof memory === 'string' ? memory : memory[i]!));
+    await Promise.all(sizes.map((size) => this.addNode(size)));
+    if (this.options.recorded) this.recorder = await new SessionRecorder(this.nodes[0]!.ownAddress).listen();
+    await this.startDestination();
+    return this;
+  }
+
+  /** Another node. */
+  async addNode(memory: string, rule?: Rule): Promise<Node> {
+    const args = ['intermediate', '--listen', '127.0.0.1:0', '--memory', memory, ...this.secured];
+    const role = this.start('node', args);
+    const own = await role.address();
+    const proxy = this.proxies ? await this.proxies.add(own) : null;
+    if (rule) await proxy!.set(rule);
+    const node = new Node(role, own, proxy);
+    this.nodes.push(node);
+    return node;
+  }
+
+  /** A destination, or the same one again where it was. */
+  async startDestination(): Promise<void> {
+    const { destinationRate } = this.options;
+    const rate = destinationRate ? ['--rate', destinationRate] : [];
+    const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.processOut}`] : [])];
+    const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...this.secured];
+    this.destination = this.start('destination', args);
+    if (this.#to !== '') return;
+    this.#listen = await this.destination.address();
+    this.#to = this.proxies ? (await this.proxies.add(this.#listen)).address : this.#listen;
+  }
+
+  startSource(...more: string[]): Role {
+    const { replicas, sourceRate, announced } = this.options;
+    const addresses = this.nodes.map(({ address }) => address);
+    if (this.recorder) addresses[0] = this.recorder.address;
+    const nodes = announced ? [] : ['--intermediates', addresses.join(',')];
+    const images = [`a=file:${this.image}`, ...(this.#process ? [`p=process:${this.#process.pid}`] : [])];
+    const args = ['eject', ...images, '--to', this.#to, ...nodes, ...this.secured];
+    if (replicas > 1) args.push('--replicas', String(replicas));
+    if (sourceRate) args.push('--rate', sourceRate);
+    this.source = this.start('source', [...args, ...more]);
+    return this.source;
+  }
+
+  /** Until both ends have ended, however they do. A destination that has heard of no source would wait for ever: it is told to stop. */
+  async ended(): Promise<void> {
+    await this.source.ended;
+    const { source, destination } = this;
+    if (source.code !== 0) {
+      const heard = await Promise.race([destination.event(({ type }) => type === 'images'), sleep(HEAR_MS)]);
+      if (!heard) destination.signal('SIGTERM');
+    }
+    await destination.ended;
+  }
+
+  /** An `abdm` of this scene, which is ended with it. */
+  start(name: string, args: readonly string[]): Role {
+    const unique = `${name}${this.roles.filter((role) => role.name.startsWith(name)).length + 1}`;
+    const role = new Role(unique, args, join(this.dir, `${unique}.log`), this.#env);
+    this.roles.push(role);
+    return role;
+  }
+
+  /** Whether the process that was to leave runs as before; true if there is none. */
+  async processAnswers(): Promise<boolean> {
+    if (!this.#process) return true;
+    this.#process.stdin!.write('?');
+    return Promise.race([once(this.#process.stdout!, 'data').then(() => true), sleep(1_000, false)]);
+  }
+
+  /** Ends everything. Returns what did not end as it should: ends that still ran, and nodes that did not stop when told to. */
+  async close(): Promise<string[]> {
+    const nodes = new Set(this.nodes.map((node) => node.role));
+    const stuck: string[] = [];
+    for (const role of this.roles.filter(({ over }) => !over)) {
+      role.signal('SIGCONT');
+      role.signal(nodes.has(role) ? 'SIGTERM' : 'SIGKILL');
+      if (!nodes.has(role)) stuck.push(`${role.name} still ran`);
+    }
+    const timer = setTimeout(() => {
+      for (const role of this.roles.filter(({ over }) => !over)) {
+        stuck.push(`${role.name} did not end when told to`);
+        role.signal('SIGKILL');
+      }
+    }, END_MS);
+    await Promise.all(this.roles.map(({ ended }) => ended));
+    clearTimeout(timer);
+    this.#process?.kill('SIGKILL');
+    this.recorder?.close();
+    await this.proxies?.close();
+    return stuck;
+  }
+
+  /** At once, when the runner itself is ended. */
+  kill(): void {
+    for (const role of this.roles) role.signal('SIGKILL');
+    this.#process?.kill('SIGKILL');
+    this.remove();
+  }
+
+  remove(): void {
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
