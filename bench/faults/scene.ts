@@ -82,7 +82,6 @@ export class Scene {
   proxies: Proxies | null = null;
   /** `cat`: it has little memory, and answers as long as it runs. */
   #process: ChildProcess | null = null;
-  readonly #run: string;
   /** Where the destination listens itself, and where the source finds it. */
   #listen = '127.0.0.1:0';
   #to = '';
@@ -96,8 +95,7 @@ export class Scene {
     this.random = random;
     this.options = { ...DEFAULTS, ...options } as typeof DEFAULTS & SceneOptions;
     this.dir = mkdtempSync(join(tmpdir(), 'abdm-fault-'));
-    this.#run = join(this.dir, 'run');
-    mkdirSync(this.#run, { mode: 0o700 });
+    for (const host of ['here', 'there']) mkdirSync(join(this.dir, host), { mode: 0o700 });
     mkdirSync(join(this.dir, 'images'));
     this.image = join(this.dir, 'images', 'in');
     this.out = join(this.dir, 'images', 'out');
@@ -105,10 +103,9 @@ export class Scene {
     this.credentials = this.options.credentials?.(this.dir) ?? null;
     const [group, port] = [random.below(256), 10_000 + random.below(20_000)];
     this.announcements = `239.77.${group}.${random.below(256)}:${port}`;
-    // Other roles of this host are not to be found here, nor we there.
     // Announcements are made with the key: where there are only certificates, there are none.
     const silent = this.credentials?.security.clusterKey === null;
-    this.#env = { XDG_RUNTIME_DIR: this.#run, ABDM_ANNOUNCEMENTS: silent ? 'none' : this.announcements };
+    this.#env = { ABDM_ANNOUNCEMENTS: silent ? 'none' : this.announcements };
   }
 
   /** What every role is told of keys and certificates. */
@@ -148,9 +145,8 @@ export class Scene {
     const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.processOut}`] : [])];
     const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...this.secured];
     this.destination = this.start('destination', args);
-    if (this.#to !== '') return;
     this.#listen = await this.destination.address();
-    this.#to = this.proxies ? (await this.proxies.add(this.#listen)).address : this.#listen;
+    if (this.#to === '') this.#to = this.proxies ? (await this.proxies.add(this.#listen)).address : this.#listen;
   }
 
   startSource(...more: string[]): Role {
@@ -180,7 +176,10 @@ export class Scene {
   /** An `abdm` of this scene, which is ended with it. */
   start(name: string, args: readonly string[]): Role {
     const unique = `${name}${this.roles.filter((role) => role.name.startsWith(name)).length + 1}`;
-    const role = new Role(unique, args, join(this.dir, `${unique}.log`), this.#env);
+    // As if on two hosts: what is cancelled here is not the destination. And nobody else's roles are found.
+    const host = name === 'destination' ? 'there' : 'here';
+    const env = { ...this.#env, XDG_RUNTIME_DIR: join(this.dir, host) };
+    const role = new Role(unique, args, join(this.dir, `${unique}.log`), env);
     this.roles.push(role);
     return role;
   }

@@ -112,13 +112,13 @@ const stopped: Fault = {
   },
 };
 
-/** A frame takes the slow one a tenth of a second, the whole exit some twenty times that. */
+/** A frame takes the slow one a tenth of a second, the whole exit some thirty times that. */
 const NODE_BYTES_PER_S = 20e6;
 
 const slow: Fault = {
   name: 'node-slow',
   promise: 'one 10 times slower than the others: exit at most 1.15 times that of a run without it',
-  scene: () => ({ nodes: 3, proxied: true, imagePages: 16_384, sourceRate: '20MB', destinationRate: '15MB' }),
+  scene: () => ({ nodes: 3, proxied: true, imagePages: 32_768, sourceRate: '20MB', destinationRate: '15MB' }),
   limit: {
     figure: 'exitMs',
     ratio: 1.15,
