@@ -220,8 +220,6 @@ export class Courier {
   }
 
   #onRefused(parcel: Parcel, chain: Chain, { code, message, node }: { code: string; message: string; node: string }) {
-    // It keeps an earlier making of a frame that was counted as lost with it: as good as this one, and the first one stays.
-    if (code === 'PROTOCOL' && chain.length === 1) return this.#onStored(parcel, chain, [], 0);
     const culprit = chain.find(({ address }) => address === node) ?? chain[0]!;
     if (code === 'NO_ROOM') return culprit.full();
     parcel.avoid.add(culprit);

@@ -101,13 +101,13 @@ describe('an intermediate', () => {
     expect(events.filter(({ type }) => type === 'refused').length).toBe(2);
   });
 
-  it('takes a frame that it has as stored, and refuses another of the same id and a different length', async () => {
+  it('takes a frame that it has as stored, whichever making of it comes later', async () => {
     const node = await start();
     const client = await Client.open(node.address);
     const body = pattern(5000, 1);
     const free = await client.put(9, body);
     expect(await client.put(9, pattern(5000, 2))).toBe(free);
-    expect(await client.put(9, pattern(5001, 1))).toMatchObject({ code: 'PROTOCOL' });
+    expect(await client.put(9, pattern(5001, 1))).toBe(free);
     expect(same((await client.get(9))!, body)).toBe(true);
     expect(node.status()).toMatchObject({ frames: 1, keptBytes: 5000 });
   });
@@ -122,7 +122,7 @@ describe('an intermediate', () => {
     slow.rest();
     longer.rest();
     expect((await slow.answer()).name).toBe('STORED');
-    expect((await longer.answer()).name).toBe('REFUSED');
+    expect((await longer.answer()).name).toBe('STORED');
     expect(node.status()).toMatchObject({ frames: 1, keptBytes: 4000 });
     expect(same((await client.get(5))!, pattern(4000, 5))).toBe(true);
     expect(node.status().freeBytes).toBeGreaterThan(free as number);
