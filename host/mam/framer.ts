@@ -88,7 +88,6 @@ export class Framer {
 
 /** Bytes of a frame before its payload (docs/protocol.md): header, page table, content ids, references, tag. */
 function metaBytes(frame: Uint8Array): number {
-  const view = new DataView(frame.buffer, frame.byteOffset);
-  const [pages, ids, references] = [28, 30, 32].map((at) => view.getUint16(at, true)) as [number, number, number];
-  return 40 + 8 * pages + 16 * ids + 8 * references + 16;
+  const count = (at: number) => frame[at]! | (frame[at + 1]! << 8);
+  return 40 + 8 * count(28) + 16 * count(30) + 8 * count(32) + 16;
 }
