@@ -13,10 +13,14 @@ import type { Sealer } from './seal.js';
 const RECORDS_AT_ONCE = 256;
 const DELAY_MS = 500;
 
+/** A frame, and its generation when it was written: what was made anew since is recorded anew too. */
+interface Entry {
+  readonly frame: Kept;
+  readonly generation: number;
+}
+
 interface Written {
-  readonly frames: readonly Kept[];
-  /** The frames' generations when they were written: what was made anew since is recorded anew too. */
-  readonly generations: readonly number[];
+  readonly entries: readonly Entry[];
   /** Null while it is on its way. */
   chain: Chain | null;
 }
@@ -27,7 +31,7 @@ export class Recorder {
   readonly #onChange: () => void;
   readonly #writer = new RecordsWriter();
   /** In the writer. */
-  #frames: Kept[] = [];
+  #entries: Entry[] = [];
   /** Not in the writer yet: its block waits for memory. */
   #queue: Kept[] = [];
   readonly #blocks = new Set<Written>();
@@ -43,7 +47,7 @@ export class Recorder {
 
   /** Everything that was added is kept. */
   get idle(): boolean {
-    return this.#frames.length + this.#queue.length === 0 && [...this.#blocks].every(({ chain }) => chain);
+    return this.#entries.length + this.#queue.length === 0 && [...this.#blocks].every(({ chain }) => chain);
   }
 
   /** A frame is kept, where `frame.holders` says. */
@@ -58,7 +62,7 @@ export class Recorder {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#write();
-    if (this.#frames.length > 0) this.#send();
+    if (this.#entries.length > 0) this.#send();
   }
 
   /**
@@ -85,14 +89,14 @@ export class Recorder {
   #write(): void {
     let written = 0;
     for (const frame of this.#queue) {
-      // It may have been lost since.
-      if (frame.holders !== null) {
+      // It may have been lost since; or lost, put again, and recorded already by then.
+      if (frame.holders !== null && (frame.holders !== 'destination' || frame.meta)) {
         if (!this.#add(frame)) {
           if (!this.#send()) break;
           this.#add(frame);
         }
-        this.#frames.push(frame);
-        if (this.#frames.length >= RECORDS_AT_ONCE) this.#send();
+        this.#entries.push({ frame, generation: frame.generation });
+        if (this.#entries.length >= RECORDS_AT_ONCE) this.#send();
       }
       written++;
     }
@@ -109,9 +113,8 @@ export class Recorder {
   /** False if there is no memory for a block just now. */
   #send(): boolean {
     if (this.#sealer.freeSlots === 0) return false;
-    const frames = this.#frames;
-    this.#frames = [];
-    const block: Written = { frames, generations: frames.map(({ generation }) => generation), chain: null };
+    const block: Written = { entries: this.#entries, chain: null };
+    this.#entries = [];
     this.#blocks.add(block);
     const id = this.#nextId++;
     const sealed = this.#sealer.seal(id, this.#writer.take());
@@ -131,6 +134,7 @@ export class Recorder {
   }
 }
 
-function current({ frames, generations }: Written): Kept[] {
-  return frames.filter(({ generation }, i) => generation === generations[i]);
+/** The frames that are still as the block says. */
+function current({ entries }: Written): Kept[] {
+  return entries.filter(({ frame, generation }) => frame.generation === generation).map(({ frame }) => frame);
 }

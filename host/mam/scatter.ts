@@ -8,7 +8,7 @@
 //   finish   everything is where it should be, and every node knows that: whoever put it may leave
 
 import { FRAME_PAGES } from '../../bindings/abi.js';
-import type { AbdmError } from '../../bindings/errors.js';
+import { type AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Manifest } from './catalog.js';
 import { Courier } from './courier.js';
 import type { NodeIndex } from './index.js';
@@ -130,7 +130,7 @@ export class Scatter {
     if (!known) this.ledger.add(kept);
     if (this.#lost.delete(id)) this.#putAgain++;
     const extent = Math.floor(base / FRAME_PAGES) + vm * 2 ** 40;
-    void this.#courier.send(frame, extent, true).then((chain) => {
+    const stored = this.#courier.send(frame, extent, true).then((chain) => {
       const direct = chain.length === 1 && chain[0]!.id === '';
       kept.holders = direct ? 'destination' : chain;
       if (!direct) kept.meta = undefined;
@@ -140,6 +140,7 @@ export class Scatter {
       this.#options.onStored(kept);
       this.#wake();
     });
+    stored.catch((error) => this.#options.onError(asAbdmError(error)));
   }
 
   /**
