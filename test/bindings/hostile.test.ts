@@ -54,6 +54,7 @@ function mutate(frame: Uint8Array, next: () => number): Uint8Array {
 describe('a frame', () => {
   test.each(['lz4', 'high'] as const)(
     'that was changed in any way is refused, or yields exactly the original pages: %s',
+    { timeout: scale(60_000) },
     async (compress) => {
       const next = seeded(22);
       const frames: KeptFrame[] = divideImage(await makeDivider({ compress }), image);
