@@ -147,5 +147,11 @@ export function frameBound(pages: number): number {
   return 40 + pages * (8 + ID_BYTES + 8) + 16 + pages * PAGE_BYTES + 8;
 }
 
+/** What stands before the payload of `frame`, in bytes: header, page table, content ids, references, tag. */
+export function frameMetaBytes(frame: Uint8Array): number {
+  const count = (at: number) => frame[at]! | (frame[at + 1]! << 8);
+  return 40 + 8 * count(28) + ID_BYTES * count(30) + 8 * count(32) + 16;
+}
+
 /** Bytes of a frame, at most: 64 pages that do not compress. */
 export const MAX_FRAME_BYTES = frameBound(FRAME_PAGES);

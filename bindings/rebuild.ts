@@ -5,7 +5,7 @@
 //   header | page table | content ids | references | tag | payload | checksum         assembly/frame.ts draws it
 //            LZ4 -> raw                               new    from the image  new
 
-import { ID_BYTES, PAGE_BYTES, TAG_KEY_PTR } from './abi.js';
+import { frameMetaBytes, ID_BYTES, PAGE_BYTES, TAG_KEY_PTR } from './abi.js';
 import type { Engine } from './engine.js';
 import { AbdmError } from './errors.js';
 
@@ -36,7 +36,7 @@ export function rebuildFrame(
   const pages = view.getUint16(28, true);
   const ids = view.getUint16(30, true);
   const duplicates = view.getUint16(32, true);
-  const tagAt = HEADER_BYTES + pages * ENTRY_BYTES + ids * ID_BYTES + duplicates * 8;
+  const tagAt = frameMetaBytes(meta) - ID_BYTES;
   if (pages > MAX_PAGES || ids > pages || duplicates > ids || meta.byteLength !== tagAt + ID_BYTES) throw malformed();
   memory.set(meta, ptr);
   exports.sipHash128(TAG_KEY_PTR, ptr, tagAt, scratchPtr);

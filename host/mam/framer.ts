@@ -1,6 +1,7 @@
 // From pages to what leaves: frames, sealed where connections are private. Holds two batches of pages, one for what is divided as it comes and one for
 // what has to be divided again.
 
+import { frameMetaBytes } from '../../bindings/abi.js';
 import type { Batch, BatchPages, Compression, DividedFrame, DividerCounts } from '../../bindings/divider.js';
 import { Divider } from '../../bindings/divider.js';
 import type { Kept } from './ledger.js';
@@ -75,7 +76,7 @@ export class Framer {
 
   #finish(frame: DividedFrame, generation: number): Frame {
     const { id, vm, base, pages, deltas } = frame;
-    const meta = this.#withMeta ? frame.bytes.slice(0, metaBytes(frame.bytes)) : undefined;
+    const meta = this.#withMeta ? frame.bytes.slice(0, frameMetaBytes(frame.bytes)) : undefined;
     const block = this.#sealer?.seal(id, frame.bytes, generation) ?? frame;
     if (block !== frame) frame.release();
     const release = () => {
@@ -84,10 +85,4 @@ export class Framer {
     };
     return { id, vm, base, pages, deltas, meta, bytes: block.bytes, release };
   }
-}
-
-/** Bytes of a frame before its payload (docs/protocol.md): header, page table, content ids, references, tag. */
-function metaBytes(frame: Uint8Array): number {
-  const count = (at: number) => frame[at]! | (frame[at + 1]! << 8);
-  return 40 + 8 * count(28) + 16 * count(30) + 8 * count(32) + 16;
 }

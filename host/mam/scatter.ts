@@ -151,9 +151,8 @@ export class Scatter {
    */
   async finish(signal: AbortSignal, onCommit: () => void): Promise<void> {
     this.#courier.hurry = true;
-    signal.addEventListener('abort', () => this.#wake(), { once: true });
     for (;;) {
-      await this.#settled(signal);
+      await this.settle(signal);
       if (!this.#registrar) return;
       onCommit();
       await this.#registrar.complete(this.ledger.size);
@@ -164,8 +163,14 @@ export class Scatter {
 
   /** Resolves when all that was put is where it should be, the index of it too; more may follow. @throws what aborts `signal`. */
   async settle(signal: AbortSignal): Promise<void> {
-    signal.addEventListener('abort', () => this.#wake(), { once: true });
-    await this.#settled(signal);
+    const wake = () => this.#wake();
+    signal.addEventListener('abort', wake);
+    try {
+      await this.#settled(signal);
+    } finally {
+      // Whoever flushes often would leave a listener each time.
+      signal.removeEventListener('abort', wake);
+    }
   }
 
   /** All nodes forget everything, those too that were lost. Resolves within two seconds. */
