@@ -2,6 +2,16 @@
 
 import type { AbdmError } from '../bindings/errors.js';
 
+/** How a VM leaves. `auto` is pre-copy that becomes post-copy if it does not converge; an image that nobody writes to just stops. */
+export type Mode = 'auto' | 'stop' | 'pre-copy' | 'post-copy' | 'hybrid';
+
+/** How long a guest waited for pages that it had touched: quantiles of all faults, in milliseconds. */
+export interface FaultLatency {
+  p50Ms: number;
+  p99Ms: number;
+  maxMs: number;
+}
+
 /** One VM's part of a summary. */
 export interface VmSummary {
   name: string;
@@ -16,6 +26,16 @@ export interface VmSummary {
   downtimeMs: number | null;
   /** Every page's content id was recomputed at the destination, and held. */
   verified: boolean | null;
+  /** How it left in truth: what `auto` came to. Null if it is not known. */
+  mode: Exclude<Mode, 'auto'> | null;
+  /** Times that the guest was asked which pages it had written to. */
+  dirtySyncCount: number;
+  /** Pages that the guest waited for at the destination. */
+  postcopyRequests: number;
+  faults: FaultLatency | null;
+  outcome: 'completed' | 'aborted' | 'paused-recoverable';
+  /** Why this VM did not complete. One VM of a gang may fail alone. */
+  reason: { code: string; message: string } | null;
 }
 
 /** What a role says when it is done. A figure that it cannot know is null. */
@@ -25,7 +45,8 @@ export interface Summary {
   outcome: 'completed' | 'aborted' | 'paused-recoverable';
   /** Why it did not complete. */
   reason: { code: string; message: string } | null;
-  mode: 'stop';
+  /** As asked for. */
+  mode: Mode;
   direct: boolean;
   vms: VmSummary[];
   exitTimeMs: number | null;

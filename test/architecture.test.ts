@@ -19,7 +19,7 @@ describe('imports', () => {
   const ROWS = [
     ['assembly'],
     ['bindings'],
-    ['host/summary.ts'],
+    ['host/summary.ts', 'host/ownership'],
     ['host/wire'],
     ['host/mam', 'host/image', 'host/control'],
     ['host/intermediate', 'host/store'],

@@ -50,6 +50,12 @@ export function summaryOf(ending: Ending, outcome: Summary['outcome'], ended: En
       // In mode stop the VM stands still from beginning to end.
       downtimeMs: totalMs,
       verified: outcome === 'completed',
+      mode: 'stop' as const,
+      dirtySyncCount: 0,
+      postcopyRequests: 0,
+      faults: null,
+      outcome,
+      reason: null,
     })),
     exitTimeMs: null,
     totalMigrationTimeMs: totalMs,

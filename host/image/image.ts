@@ -33,6 +33,28 @@ export interface ImageSource {
   abandon?(): void;
 }
 
+/** An image that is the memory of a guest, which runs and writes to it until `stop`. Every failure is an AbdmError IMAGE. */
+export interface GuestSource extends ImageSource {
+  /** Which guest this is: made anew whenever one is started. */
+  readonly guestId: string;
+  /**
+   * Pages that were written to since the last call, or since it was opened: adds them to `bitmap` (bit i is bit i & 7 of byte i >> 3), and the guest
+   * begins to count anew. A page that is read after this holds all that was written before.
+   */
+  dirty(bitmap: Uint8Array): Promise<void>;
+  /** It stands still when this resolves: to its execution state. The memory does not change any more. */
+  stop(): Promise<Uint8Array>;
+  /** It goes on here. Never called once it may run elsewhere. */
+  resume(): Promise<void>;
+  /** It runs elsewhere: the one here never runs again, and its memory may go. */
+  release(): Promise<void>;
+}
+
+/** Whether an image is that of a guest. */
+export function isGuestSource(image: ImageSource): image is GuestSource {
+  return 'guestId' in image;
+}
+
 /** All regions in the order of their page numbers, without gaps. Every failure is an AbdmError IMAGE. */
 export interface ImageSink {
   readonly description: string;
@@ -48,6 +70,34 @@ export interface ImageSink {
   discard(): Promise<void>;
   /** Lets go of it as it is, to be gone on with later; without it, nothing can be. */
   leave?(): Promise<void>;
+}
+
+/**
+ * A guest that waits for its memory, and may run before all of it is there. What is written is there for it at once, and what was not written it waits
+ * for. `discard` empties it, so that it waits for another migration, unless it has run.
+ */
+export interface GuestSink extends ImageSink {
+  /** Which guest this is: made anew whenever one is started. */
+  readonly guestId: string;
+  /** It has run, or does: begun by somebody before us. */
+  readonly hasRun: boolean;
+  /** Pages that are there already, as a bitmap: what an earlier destination had written. */
+  readonly present: Uint8Array;
+  /** Called with each page that it waits for, once; set it before `run`. */
+  onFault: (pfn: number) => void;
+  /** Called once if the guest is gone. */
+  onGone: (error: Error) => void;
+  /** These pages are not there any more: a later version of them will come. Not after `run`. */
+  forget(pfn: number, pages: number): void;
+  /** Takes the execution state: it could run now. May be called again, before `run`. */
+  load(state: Uint8Array): Promise<void>;
+  /** It runs. */
+  run(): Promise<void>;
+}
+
+/** Whether what an image becomes is a guest. */
+export function isGuestSink(sink: ImageSink): sink is GuestSink {
+  return 'guestId' in sink;
 }
 
 /** Numbers the pages of ranges that follow one another. */

@@ -109,6 +109,12 @@ export class Ejection {
       totalMigrationTimeMs: null,
       downtimeMs: null,
       verified: null,
+      mode: 'stop',
+      dirtySyncCount: 0,
+      postcopyRequests: 0,
+      faults: null,
+      outcome: 'aborted',
+      reason: null,
     }));
   }
 

@@ -4,7 +4,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 
 /** Peers that speak another one are refused. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 export const HEADER_BYTES = 16;
 /** A frame, at most: header, tables, 64 raw pages, checksum, and a little for seals. */
 export const MAX_FRAME_BYTES = 264 * 1024;
@@ -47,6 +47,13 @@ export const MessageType = {
   PING: 27,
   PONG: 28,
   NODES: 29,
+  FAULT: 30,
+  DISCARD: 31,
+  STATE: 32,
+  LOADED: 33,
+  RUN: 34,
+  RUNNING: 35,
+  VM_OVER: 36,
 } as const;
 /** A kind of message. */
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
@@ -106,6 +113,13 @@ const RULES: readonly (Rule | undefined)[] = [
   rule('PING', 0, 0),
   rule('PONG', 0, 0),
   rule('NODES', 2, SMALL_BYTES),
+  rule('FAULT', 2, SMALL_BYTES),
+  rule('DISCARD', 25, SMALL_BYTES),
+  rule('STATE', 9, MAX_FRAME_BYTES),
+  rule('LOADED', 2, SMALL_BYTES),
+  rule('RUN', 2, SMALL_BYTES),
+  rule('RUNNING', 2, SMALL_BYTES),
+  rule('VM_OVER', 2, SMALL_BYTES),
 ];
 
 /** What stands before every body. */

@@ -9,9 +9,19 @@ import { MAX_FRAME_BYTES, MAX_ID, MAX_REPLICAS, MessageType, maxBodyBytes } from
 //  | frame id u64 | bytes u32 | vm u16 | pages | nodes | first pfn | flags | node ... | pfn - first, u16 ... unless contiguous
 const FIXED_RECORD_BYTES = 25;
 const CONTIGUOUS = 1;
+/** By flags bits 1 and 2. */
+const STATES: readonly FrameState[] = ['kept', 'coming', 'void'];
+const STATE_FLAGS = { kept: 0, coming: 2, void: 4 } as const;
 const MAX_RECORD_BYTES = FIXED_RECORD_BYTES + MAX_REPLICAS + 2 * FRAME_PAGES;
 
+/**
+ * `kept`: it can be fetched, or went straight to the destination. `coming`: it was divided, and is on its way; another record follows. `void`: it never
+ * comes, and its pages do in later frames.
+ */
+export type FrameState = 'kept' | 'coming' | 'void';
+
 export interface FrameRecord {
+  readonly state: FrameState;
   readonly frameId: number;
   readonly frameBytes: number;
   readonly vm: number;
@@ -61,6 +71,7 @@ export class RecordWriter {
     pfns: ArrayLike<number>,
     pages = pfns.length,
     pfnsFrom = 0,
+    state: FrameState = 'kept',
   ): boolean {
     const nodes = nodeIndexes.length;
     const first = pfns[pfnsFrom] ?? 0;
@@ -78,7 +89,7 @@ export class RecordWriter {
     view.setUint32(at + 16, first >>> 0, true);
     view.setUint32(at + 20, Math.floor(first / 2 ** 32), true);
     const contiguous = pfns[pfnsFrom + pages - 1] === first + pages - 1;
-    view.setUint8(at + 24, contiguous ? CONTIGUOUS : 0);
+    view.setUint8(at + 24, (contiguous ? CONTIGUOUS : 0) | STATE_FLAGS[state]);
     let end = at + FIXED_RECORD_BYTES;
     for (let i = 0; i < nodes; i++) view.setUint8(end++, nodeIndexes[i]!);
     for (let i = 0, previous = -1; i < pages; i++) {
@@ -107,6 +118,7 @@ export class RecordWriter {
 export class RecordReader {
   readonly #limits: RecordLimits;
   readonly #record = {
+    state: 'kept' as FrameState,
     frameId: 0,
     frameBytes: 0,
     vm: 0,
@@ -151,9 +163,11 @@ export class RecordReader {
     const flags = view.getUint8(start + 24);
     const fault = findFault(frameId, frameBytes, vm, pages, nodes, first);
     if (fault !== null) throw bad(start, fault);
-    if ((flags & ~CONTIGUOUS) !== 0) throw bad(start, `flags are ${flags}`);
+    const state = STATES[flags >> 1];
+    if (state === undefined) throw bad(start, `flags are ${flags}`);
+    if (state !== 'kept' && nodes > 0) throw bad(start, `is ${state}, and at ${nodes} nodes`);
     if (vm >= this.#limits.vms) throw bad(start, `vm ${vm}, there are ${this.#limits.vms}`);
-    const contiguous = flags === CONTIGUOUS;
+    const contiguous = (flags & CONTIGUOUS) !== 0;
     if (left < FIXED_RECORD_BYTES + nodes + (contiguous ? 0 : 2 * pages)) throw bad(start, 'is cut short');
 
     const record = this.#record;
@@ -174,6 +188,7 @@ export class RecordReader {
     const imagePages = this.#limits.imagePages(vm);
     const last = record.pfns[pages - 1]!;
     if (last >= imagePages) throw bad(start, `pfn ${last}, vm ${vm} has ${imagePages} pages`);
+    record.state = state;
     record.frameId = frameId;
     record.frameBytes = frameBytes;
     record.vm = vm;
