@@ -92,7 +92,11 @@ export class OddNode implements Keeper {
     const blocks = this.#blocks;
     if (type === T.HELLO) {
       const room = { freeBytes: 1e9, memoryBytes: 1e9 };
-      channel.send(T.WELCOME, 0, encodeJson({ protocol: PROTOCOL_VERSION, role: 'intermediate', id: this.id, ...room }));
+      channel.send(
+        T.WELCOME,
+        0,
+        encodeJson({ protocol: PROTOCOL_VERSION, role: 'intermediate', id: this.id, ...room }),
+      );
     } else if (type === T.PUT) {
       blocks.set(id, body);
       channel.send(T.STORED, id, encodeU64s(1e9));
