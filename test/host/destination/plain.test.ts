@@ -41,12 +41,16 @@ async function destination() {
     onError: () => {},
     onFrames: () => {
       got.lanes++;
-      return new FrameLane(merger, new RateLimit(), {
-        onFrame: (id, slot, bytes) => {
-          if (same(slot.bytes.subarray(0, bytes), pattern(BYTES, id))) got.frames.add(id);
+      return new FrameLane(
+        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0 },
+        {
+          onFrame: (id, slot, bytes) => {
+            if (same(slot.bytes.subarray(0, bytes), pattern(BYTES, id))) got.frames.add(id);
+            return null;
+          },
+          onClose: () => got.lanes--,
         },
-        onClose: () => got.lanes--,
-      });
+      );
     },
   });
   const way = await Way.to(control.address);
