@@ -25,6 +25,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { LeftOver } from '../image/filesink.js';
 import { readState } from '../mam/catalog-reader.js';
+import type { Holder } from '../mam/holders.js';
 import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { takeParked } from '../mam/parked.js';
@@ -137,8 +138,13 @@ export class Destination {
 
   /** The state of some VM is here, or here and at the nodes, and nowhere else. */
   get handedOver(): boolean {
-    if (this.#verdicts) return this.#verdicts.some(({ outcome, isOurs }) => outcome !== 'completed' && isOurs);
+    if (this.#verdicts) return this.#verdicts.some(({ isOurs }) => isOurs);
     return this.#notes.state?.vms.some((_, vm) => this.#isOurs(vm)) ?? false;
+  }
+
+  /** It is over, and some VM of which that was true did not come through. */
+  get hasLost(): boolean {
+    return this.#verdicts?.some(({ outcome, isOurs }) => outcome === 'aborted' && isOurs) ?? false;
   }
 
   /** How far it has come. */
@@ -342,7 +348,7 @@ export class Destination {
       session,
       notes: this.#notes,
       permit: () => this.#isPermitted(),
-      readState: (vm) => readState(state.key, session.upHolders, vm),
+      readState: (vm) => readState(state.key, upOf(session.holders), vm),
       answerMs,
       onRunning: (vm) => onRunning?.(state.vms[vm]!.name, performance.timeOrigin + performance.now()),
       onFailed: (vm, error) => this.#failVm(vm, { what: this.#guests!.of(vm)!.isGone ? 'gone' : 'image', error }),
@@ -543,6 +549,10 @@ export class Destination {
 /** Nodes of both lists, none twice. */
 function unite(first: readonly NodeRef[], second: readonly NodeRef[]): NodeRef[] {
   return [...first, ...second.filter(({ id }) => !first.some((node) => node.id === id))];
+}
+
+function upOf(holders: Iterable<Holder>): Holder[] {
+  return [...holders].filter(({ state }) => state === 'up');
 }
 
 function unsure(): AbdmError {

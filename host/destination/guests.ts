@@ -63,7 +63,7 @@ export class Guests {
 
   /** How each of them stands, for the source. */
   get reports(): (Report | null)[] {
-    return this.#arrivals.map((arrival) => arrival && arrival.report);
+    return this.#arrivals.map((arrival) => arrival?.report ?? null);
   }
 
   /** How many of them run. */
@@ -76,7 +76,7 @@ export class Guests {
     const vm = stateVm(body);
     const arrival = this.#need(vm, 'STATE');
     const taken = arrival.take(body);
-    return taken && taken.then((isLoaded) => (isLoaded ? { vm, guest: arrival.sink.guestId } : null));
+    return taken?.then((isLoaded) => (isLoaded ? { vm, guest: arrival.sink.guestId } : null)) ?? null;
   }
 
   /** RUN: see Arrival.run. @throws {AbdmError} PROTOCOL. */

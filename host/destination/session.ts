@@ -14,7 +14,7 @@ import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type FrameSlot, type MergedFrame, Merger } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import type { GuestSink } from '../image/image.js';
+import type { GuestSink, ImageSink } from '../image/image.js';
 import type { VmShape } from '../mam/catalog.js';
 import { CatalogReader } from '../mam/catalog-reader.js';
 import { Holders } from '../mam/holders.js';
@@ -210,6 +210,11 @@ export class Session {
     this.#search.followsIndex = follows;
   }
 
+  /** What a VM becomes: whoever owns the VMs brings it to an end. */
+  sink(vm: number): ImageSink {
+    return this.#images.sink(vm);
+  }
+
   /** The guest that a VM becomes; null if it becomes none. */
   guest(vm: number): GuestSink | null {
     return this.#images.guest(vm);
@@ -301,24 +306,9 @@ export class Session {
     this.#afterFailure(vm, error);
   }
 
-  /** Makes the images visible under their names. @throws {AbdmError} IMAGE. */
-  commit(): Promise<void> {
-    return this.#images.commit();
-  }
-
   /** Lets go of images into which nothing was merged. */
   giveUp(): Promise<void> {
     return this.#images.giveUp();
-  }
-
-  /** Removes what of the images is there so far. */
-  discard(): Promise<void> {
-    return this.#images.discard();
-  }
-
-  /** Leaves what of the images is there so far. */
-  leave(): Promise<void> {
-    return this.#images.leave();
   }
 
   /** Nothing more is merged, nobody asked any more; `drop`: and the nodes are told to forget the migration. */

@@ -8,10 +8,10 @@
 
 import type { AbdmError } from '../../bindings/errors.js';
 import { asAbdmError } from '../../bindings/errors.js';
-import type { ImageSink } from '../image/image.js';
 import type { Claims } from './claims.js';
 import type { SourceControl } from './control.js';
 import type { Ending } from './ending.js';
+import { leave } from './images.js';
 import { lostPages } from './lost.js';
 import type { Notes } from './notes.js';
 import type { Session } from './session.js';
@@ -46,9 +46,9 @@ export async function settle(ending: Ending, settled: Settled): Promise<Verdict[
   else await control?.end(verdicts.every(({ outcome }) => outcome === 'aborted') ? errorOf(ending) : null);
 
   for (const [vm, { image }] of verdicts.entries()) {
-    const sink = session?.sink(vm);
-    if (image === 'leave') await leave(sink);
-    else if (image === 'discard') await sink?.discard();
+    if (!session) continue;
+    if (image === 'leave') await leave(session.sink(vm));
+    else if (image === 'discard') await session.sink(vm).discard();
   }
 
   if (isPaused || verdicts.some((verdict, vm) => canGoOn(verdict, ending, settled.failures.get(vm), state!, vm))) {
@@ -87,10 +87,6 @@ async function commit(vm: number, state: State, verdict: Verdict, ending: Ending
     settled.failures.set(vm, { what: 'image', error: asAbdmError(cause) });
     return verdictOf(factsOf(vm, state, settled), ending);
   }
-}
-
-async function leave(sink: ImageSink | undefined): Promise<void> {
-  await (sink?.leave?.() ?? sink?.discard());
 }
 
 /** Whether the same command might bring it further, though it is not expected to. */

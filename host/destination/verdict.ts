@@ -67,7 +67,7 @@ export function verdictOf(vm: VmFacts, ending: Ending): Verdict {
   if (failure?.what === 'source' && hasRun && missing) return lose(missing, 'leave');
   if (!failure && ending.how === 'lost') {
     const lost = ending.lost.find((one) => one.vm === name);
-    return lost ? lose(lost, 'leave') : COMPLETED;
+    return lost ? lose(lost, vm.isEmpty && !hasRun ? 'discard' : 'leave') : COMPLETED;
   }
   // What runs, and is whole, needs nobody any more.
   if (hasRun) return missing || failure?.what === 'image' ? paused : COMPLETED;
