@@ -55,7 +55,7 @@ export class Images implements PageSink {
 
   /** The guest that a VM becomes; null if it becomes none. */
   guest(vm: number): GuestSink | null {
-    const sink = this.#sinks[vm]!;
+    const sink = this.sink(vm);
     return isGuestSink(sink) ? sink : null;
   }
 
