@@ -10,7 +10,7 @@ import { Window } from '#abdm/host/mam/window.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64s, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64s, type MessageHeader, MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { OPEN } from '#abdm/host/wire/security.js';
 import { until } from '../wire/pair.js';
 
@@ -38,7 +38,7 @@ async function fakeNode(answer: (header: MessageHeader, channel: Channel) => voi
     () => ({
       onMessage(header, _body, channel) {
         if (header.type === MessageType.HELLO) {
-          const welcome = { protocol: 2, role: 'intermediate', id, freeBytes, memoryBytes: freeBytes };
+          const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', id, freeBytes, memoryBytes: freeBytes };
           channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
         } else if (header.type === MessageType.PING) channel.send(MessageType.PONG, 0);
         else if (header.type === MessageType.PUT) {
