@@ -9,21 +9,22 @@ export type Verdict =
   /** There may be no more rounds. */
   | 'limit';
 
+export interface RoundLimits {
+  readonly rounds: number;
+  readonly maxDowntimeMs: number;
+}
+
 /** It comes nearer if what is dirty is less than this of what it was two rounds before. */
 const SHRINKS = 0.9;
-/** A rate is measured over so long at a time. */
-const SLICE_MS = 100;
 
 export class Rounds {
-  readonly #limit: number;
-  readonly #maxDowntimeMs: number;
+  readonly #limits: RoundLimits;
   /** Pages that each round had to send, the next one's too. */
   readonly #pages: number[];
 
-  constructor(pages: number, { limit, maxDowntimeMs }: { limit: number; maxDowntimeMs: number }) {
+  constructor(pages: number, limits: RoundLimits) {
     this.#pages = [pages];
-    this.#limit = limit;
-    this.#maxDowntimeMs = maxDowntimeMs;
+    this.#limits = limits;
   }
 
   /** Rounds that are over. */
@@ -33,37 +34,15 @@ export class Rounds {
 
   /** The set of dirty pages shrinks, or it is too early to tell. */
   get converges(): boolean {
+    if (this.done < 2) return true;
     const [before, , now] = this.#pages.slice(-3);
-    return now === undefined || now < SHRINKS * before!;
+    return now! < SHRINKS * before!;
   }
 
   /** A round is over: so many pages were written to meanwhile, and sending them would take so long. */
   over(dirtyPages: number, expectedMs: number): Verdict {
     this.#pages.push(dirtyPages);
-    if (dirtyPages === 0 || expectedMs <= this.#maxDowntimeMs) return 'fits';
-    return this.done >= this.#limit ? 'limit' : 'again';
-  }
-}
-
-/** How fast frames are acknowledged. */
-export class Pace {
-  #bytes = 0;
-  #sinceMs = performance.now();
-  #perMs = 0;
-
-  acknowledged(bytes: number): void {
-    this.#bytes += bytes;
-  }
-
-  /** How long so many bytes take. */
-  msFor(bytes: number): number {
-    const now = performance.now();
-    const elapsedMs = now - this.#sinceMs;
-    if (elapsedMs >= SLICE_MS) {
-      this.#perMs = this.#bytes / elapsedMs;
-      this.#bytes = 0;
-      this.#sinceMs = now;
-    }
-    return bytes === 0 ? 0 : bytes / this.#perMs;
+    if (dirtyPages === 0 || expectedMs <= this.#limits.maxDowntimeMs) return 'fits';
+    return this.done >= this.#limits.rounds ? 'limit' : 'again';
   }
 }

@@ -70,12 +70,6 @@ export class Todo {
     this.#count = 0;
   }
 
-  /** Of the pages from `pfn` on, so many are not to be sent any more. */
-  remove(pfn: number, pages: number): void {
-    const end = this.#end(pfn, pages);
-    for (let at = this.#next(pfn, end); at < end; at = this.#next(at + 1, end)) this.#take(at);
-  }
-
   /** The next are those from `pfn` on. */
   moveTo(pfn: number): void {
     this.#cursor = pfn < this.pages ? pfn : 0;
@@ -84,28 +78,35 @@ export class Todo {
   /** Takes the next pages, `most` at most, as many as one frame can hold; null if there are none. */
   take(most: number): Pages | null {
     if (this.#count === 0) return null;
-    let base = this.#next(this.#cursor, this.pages);
-    if (base === this.pages) base = this.#next(0, this.pages);
+    const next = this.#next(this.#cursor, this.pages);
+    const base = next < this.pages ? next : this.#next(0, this.pages);
+    const taken = this.#collect(base, base + MAX_DELTA + 1, most)!;
+    this.moveTo(base + (taken.deltas?.at(-1) ?? taken.pages - 1) + 1);
+    return taken;
+  }
+
+  /** Takes all that are among the `pages` pages from `base` on; null if none is. */
+  takeWithin(base: number, pages: number): Pages | null {
+    return this.#collect(base, base + pages, pages);
+  }
+
+  #collect(from: number, to: number, most: number): Pages | null {
+    const end = Math.min(to, this.pages);
+    const base = this.#next(from, end);
+    if (base === end) return null;
     const deltas = new Uint16Array(most);
-    const end = this.#end(base, MAX_DELTA + 1);
     let pages = 0;
-    let pfn = base;
-    for (; pfn < end && pages < most; pfn = this.#next(pfn + 1, end)) {
-      this.#take(pfn);
+    for (let pfn = base; pfn < end && pages < most; pfn = this.#next(pfn + 1, end)) {
+      this.#clear(pfn);
       deltas[pages++] = pfn - base;
     }
-    const last = base + deltas[pages - 1]!;
-    this.moveTo(last + 1);
-    return { base, pages, deltas: last === base + pages - 1 ? undefined : deltas.subarray(0, pages) };
+    const isRun = deltas[pages - 1] === pages - 1;
+    return { base, pages, deltas: isRun ? undefined : deltas.subarray(0, pages) };
   }
 
-  #take(pfn: number): void {
+  #clear(pfn: number): void {
     this.#words[pfn >>> 5]! &= ~(1 << (pfn & 31));
     this.#count--;
-  }
-
-  #end(pfn: number, pages: number): number {
-    return Math.min(this.pages, pfn + pages);
   }
 
   /** The bits of word `i` that are pages. */
