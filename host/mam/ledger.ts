@@ -30,8 +30,10 @@ export interface Kept {
   holders: Chain | 'destination' | null;
   /** What stands before its payload: kept until it is recorded, for frames that the destination may get. */
   meta: Uint8Array | undefined;
-  /** Others refer to it, and need a node that has it: it does not go straight to the destination any more. */
+  /** Where a guest runs at the destination, what others refer to has to be at nodes: others do, and it does not go straight to the destination any more. */
   isPinned: boolean;
+  /** It was given to the destination, as it is made now. */
+  isStraight: boolean;
 }
 
 export class Ledger {
@@ -88,6 +90,7 @@ export class Ledger {
   forget(frame: Kept): void {
     frame.holders = null;
     frame.state = 'coming';
+    frame.isStraight = false;
     frame.generation++;
     this.#coming.add(frame);
   }
