@@ -15,13 +15,13 @@
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type GuestSource, type ImageSource, isGuestSource } from '../image/image.js';
+import { MAX_STATE_BYTES } from '../mam/catalog.js';
 import type { Framer } from '../mam/framer.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Scatter } from '../mam/scatter.js';
 import { Giving, type Report } from '../ownership/giving.js';
-import { type Mode, reasonOf, type VmSummary } from '../summary.js';
+import { type Mode, type Notice, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
 import { Changes } from './changes.js';
-import { MAX_STATE_BYTES } from './handover.js';
 import type { DestinationLink } from './link.js';
 import type { Pace } from './pace.js';
 import { type RoundLimits, Rounds } from './rounds.js';
@@ -40,10 +40,12 @@ export interface Gang {
   readonly answerMs: number;
   /** Aborted: all of it is over. */
   readonly signal: AbortSignal;
-  /** Something that the operator should know. */
-  notice(vm: string, code: 'NOT_CONVERGING' | 'SWITCHING', message: string): void;
   /** There is something to divide. */
   onTodo(): void;
+  /** A VM is over, alone; its `error` says why. */
+  onOver(departure: Departure): void;
+  /** Something that the operator should know. */
+  notice(notice: Notice): void;
   elapsedMs(): number;
 }
 
@@ -88,7 +90,9 @@ export class Departure implements Contender {
   #isBegun = false;
   #state: Uint8Array | null = null;
   #stopping: Promise<void> | null = null;
-  #resuming: Promise<void> | null = null;
+  #comingBack: Promise<void> | null = null;
+  /** What went wrong besides. */
+  #mishap = '';
   #stoppedAt = 0;
   /** How long it stood still before it went on here again. */
   #stoodMs = 0;
@@ -148,17 +152,25 @@ export class Departure implements Contender {
     return this.error === null && id >= this.#stillFrom;
   }
 
-  /**
-   * Until all of it is where it should be, and it runs elsewhere, or the nodes can hand it on.
-   * @throws {AbdmError} why it does not leave.
-   */
+  /** Until all of it was sent, and it runs elsewhere, or the nodes can hand it on; or it is over. */
   async run(): Promise<void> {
-    if (this.guest === null) {
-      this.#sendAll();
-      if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();
-      await this.#until(() => this.#isSettled);
-    } else if ((await this.#rounds(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
-    else await this.#leaveEarly(this.guest);
+    try {
+      if (this.guest === null) {
+        this.#sendAll();
+        if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();
+        await this.#until(() => this.todo.count === 0);
+      } else if ((await this.#rounds(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
+      else await this.#leaveEarly(this.guest);
+    } catch (error) {
+      // If all of it is over, this VM is not over alone.
+      if (!this.#gang.signal.aborted) this.fail(asAbdmError(error));
+    }
+  }
+
+  status(): VmStatus {
+    const { name, mode } = this.summary;
+    const { state } = this.giving;
+    return { name, mode, state, round: this.round, dirtyPages: this.todo.count };
   }
 
   /** Frames of it were sent; the divider has emptied `todo`, or not. */
@@ -168,9 +180,9 @@ export class Departure implements Contender {
     if (this.todo.count === 0) this.#replaced();
   }
 
-  /** One of its frames is where it should be. */
-  stored(): void {
-    this.summary.exitTimeMs = this.#gang.elapsedMs();
+  /** A frame is where it should be. */
+  onStored({ vm }: Kept): void {
+    if (vm === this.vm) this.summary.exitTimeMs = this.#gang.elapsedMs();
     this.#changes.wake();
   }
 
@@ -200,20 +212,36 @@ export class Departure implements Contender {
     this.todo.clear();
     this.#replaced();
     this.#changes.wake();
+    this.#gang.onOver(this);
   }
 
-  /** It goes on here, where nobody else can run it. @throws {AbdmError} IMAGE if the guest is gone. */
-  async comeBack(): Promise<void> {
-    await this.#stopping?.catch(() => {});
-    if (!this.guest || !this.giving.isOurs) return;
-    if (this.giving.state !== 'running') {
-      // First, so that what the destination says meanwhile leads nowhere.
-      this.giving.resumed();
-      this.#stillFrom = Number.POSITIVE_INFINITY;
-      this.#stoodMs += performance.now() - this.#stoppedAt;
-      this.#resuming = this.guest.resume();
+  /** It goes on here, where nobody else can run it. */
+  comeBack(): Promise<void> {
+    this.#comingBack ??= this.#comeBack().finally(() => {
+      this.#comingBack = null;
+    });
+    return this.#comingBack;
+  }
+
+  async #comeBack(): Promise<void> {
+    try {
+      await this.#stopping;
+    } catch {
+      // It never stood still, or is gone; that is reported by who stopped it.
+      return;
     }
-    await this.#resuming;
+    if (!this.guest || !this.giving.isOurs || this.giving.state === 'running') return;
+    // First, so that what the destination says meanwhile leads nowhere.
+    this.giving.resumed();
+    this.#stillFrom = Number.POSITIVE_INFINITY;
+    this.#isPressing = false;
+    this.#stoodMs += performance.now() - this.#stoppedAt;
+    try {
+      await this.guest.resume();
+    } catch (error) {
+      this.#mishap = `; and it does not go on here: ${asAbdmError(error).message}`;
+      this.fail(asAbdmError(error));
+    }
   }
 
   /** The nodes are about to be told that everything is with them. */
@@ -221,15 +249,13 @@ export class Departure implements Contender {
     if (this.guest && !this.error && this.giving.state !== 'left') this.giving.giveToNodes();
   }
 
-  /** All of it is over, and well: what was here is not needed any more. */
-  async release(): Promise<void> {
-    if (this.guest && !this.error) await this.guest.release();
-  }
-
   /** The destination is there, again perhaps: it is told what a guest that stands still needs. */
   onLinked(report: Report | null): void {
     if (!this.guest || this.error) return;
-    if (report === null) return this.fail(new AbdmError('USAGE', `${this.#name} is a guest, and has none there to become`));
+    if (report === null) {
+      const text = `${this.#name} is a guest that is to run at the destination, which has none that waits for it`;
+      return this.fail(new AbdmError('USAGE', text));
+    }
     if (report.state === 'running' && this.giving.isOurs) {
       return this.fail(new AbdmError('PROTOCOL', `the destination runs ${this.#name}, which is still here`));
     }
@@ -270,13 +296,21 @@ export class Departure implements Contender {
     this.fail(error);
   }
 
-  /** How it ended; `error`: why all of it is over. */
+  /** How it ended. `error`: why all of it is over; `isInDoubt`: somebody may take everything from the nodes. */
   conclude(error: AbdmError | null, isInDoubt: boolean): VmSummary {
-    const reason = this.error ?? error;
-    this.summary.reason = reasonOf(reason);
+    // Where there are no nodes, nothing is missing to one that has all its pages and runs.
+    const isThere = this.#gang.direct && this.giving.state === 'left' && this.#isSettled;
+    const reason = isThere ? null : reasonOf(this.error ?? error);
     if (reason === null) this.summary.outcome = 'completed';
     else this.summary.outcome = isInDoubt || !this.giving.isOurs ? 'paused-recoverable' : 'aborted';
+    this.summary.reason = reason && { ...reason, message: reason.message + this.#mishap };
     return this.summary;
+  }
+
+  /** After `conclude`: lets go of a guest that runs elsewhere. */
+  async end(): Promise<void> {
+    // Whether it hears that or not: it is not needed any more.
+    if (this.guest && this.summary.outcome === 'completed') await this.guest.release().catch(() => {});
   }
 
   /** Sends what has to be sent while it runs here. Whether all of it is to be elsewhere before it runs there. */
@@ -304,11 +338,10 @@ export class Departure implements Contender {
         if (rounds.done >= this.#limits.rounds) return 'early';
       } else if (verdict === 'fits') break;
       else if (verdict === 'limit' || !rounds.converges) {
-        if (!warned) this.#gang.notice(this.#name, 'NOT_CONVERGING', this.#describe(rounds, dirty));
+        if (!warned) this.#notice('NOT_CONVERGING', this.#describe(rounds, dirty));
         warned = true;
         if (this.#mode === 'auto' && this.#gang.link) {
-          const text = `${this.#name}: goes on as post-copy: it runs at the destination, and its pages follow`;
-          this.#gang.notice(this.#name, 'SWITCHING', text);
+          this.#notice('SWITCHING', 'goes on as post-copy: it runs at the destination, and its pages follow');
           this.summary.mode = 'hybrid';
           return 'early';
         }
@@ -322,7 +355,11 @@ export class Departure implements Contender {
 
   #describe(rounds: Rounds, dirty: number): string {
     const { maxDowntimeMs } = this.#limits;
-    return `${this.#name}: after ${rounds.done} rounds ${dirty} pages are dirty: the guest writes faster than they can be sent within ${maxDowntimeMs} ms`;
+    return `after ${rounds.done} rounds ${dirty} pages are dirty: the guest writes faster than they can be sent within ${maxDowntimeMs} ms`;
+  }
+
+  #notice(code: Notice['code'], text: string): void {
+    this.#gang.notice({ vm: this.#name, code, message: `${this.#name}: ${text}` });
   }
 
   /** It stops, and runs elsewhere when all of it is where it should be. */
@@ -334,6 +371,7 @@ export class Departure implements Contender {
     // Waited for below, unless this VM is over before.
     atNodes?.catch(() => {});
     this.#isPressing = true;
+    scatter.hurry();
     this.#gang.onTodo();
     this.#handOver();
     await this.#until(() => this.#isSettled);
@@ -364,7 +402,7 @@ export class Departure implements Contender {
     }
     this.#isHeld = false;
     this.#gang.onTodo();
-    await this.#until(() => this.#isSettled);
+    await this.#until(() => this.todo.count === 0);
     await this.#isTaken();
   }
 

@@ -29,8 +29,6 @@ export interface DivisionOptions {
   readonly fetchable: boolean;
   /** Aborted: all of it is over. */
   readonly signal: AbortSignal;
-  /** There is nothing to divide just now. */
-  readonly onIdle: () => void;
 }
 
 export class Division {
@@ -59,20 +57,18 @@ export class Division {
 
   /** Until `end`. @throws what aborts the signal. */
   async run(): Promise<void> {
-    const { framer, limit, signal, onIdle } = this.#options;
+    const { framer, limit, signal } = this.#options;
     while (!this.#ended) {
       signal.throwIfAborted();
+      const hasRoom = this.requests.isEmpty ? framer.hasRoom : framer.hasUrgentRoom;
       const waitMs = this.requests.isEmpty ? limit.waitMs : 0;
-      if (!framer.hasRoom) await this.#changes.next();
+      if (!hasRoom) await this.#changes.next();
       else if (waitMs > 0) {
         const timer = setTimeout(() => this.wake(), waitMs);
         await this.#changes.next();
         clearTimeout(timer);
       } else if (this.#turn()) await setImmediate();
-      else {
-        onIdle();
-        await this.#changes.next();
-      }
+      else await this.#changes.next();
     }
   }
 
@@ -106,9 +102,10 @@ export class Division {
   #turn(): boolean {
     const { framer, limit } = this.#options;
     let pages = 0;
-    while (pages < PAGES_A_TURN && framer.hasRoom) {
-      const divided = this.#answer() || (limit.waitMs === 0 && (this.#makeAgain() || this.#divide()));
-      if (!divided) break;
+    while (pages < PAGES_A_TURN) {
+      let divided = framer.hasUrgentRoom ? this.#answer() : 0;
+      if (divided === 0 && framer.hasRoom && limit.waitMs === 0) divided = this.#makeAgain() || this.#divide();
+      if (divided === 0) break;
       pages += divided;
     }
     return pages > 0;
@@ -143,11 +140,9 @@ export class Division {
     const departure = this.#schedule.next();
     const pages = departure?.todo.take(framer.batchPages);
     if (!departure || !pages) return 0;
-    // The destination has all that was given to it: what goes there too, and nowhere else, may refer to that.
+    // The destination has all that was given to it: what goes there too may refer to that.
     const straight = fetchable && scatter.prefersDestination();
-    const bytes = this.#make(departure, pages, { fetchableOnly: fetchable && !straight }, (frame) => {
-      scatter.put(frame, { straightOnly: straight && frame.references.length > 0 });
-    });
+    const bytes = this.#make(departure, pages, { fetchableOnly: fetchable && !straight }, (frame) => scatter.put(frame));
     this.#schedule.sent(departure, bytes);
     return pages.pages;
   }
