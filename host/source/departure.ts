@@ -379,7 +379,8 @@ export class Departure implements Contender {
     if (this.giving.state === 'accepted') this.#give();
     if (direct) await this.#isTaken();
     // A destination that merges all of it first, as in mode stop, is not waited for.
-    const isEnough = () => !link?.linked || (this.#mode === 'stop' ? !this.giving.isOurs : this.giving.state === 'left');
+    const isEnough = () =>
+      !link?.linked || (this.#mode === 'stop' ? !this.giving.isOurs : this.giving.state === 'left');
     await this.#until(isEnough, CONFIRM_MS);
     this.#isPressing = false;
     await atNodes;
@@ -396,7 +397,10 @@ export class Departure implements Contender {
       const { answerMs } = this.#gang;
       // Stopped again: the link was lost.
       if (!(await this.#until(() => this.giving.state !== 'offered', answerMs))) {
-        throw new AbdmError('PEER_UNREACHABLE', `the destination did not take ${this.#name} over within ${answerMs} ms`);
+        throw new AbdmError(
+          'PEER_UNREACHABLE',
+          `the destination did not take ${this.#name} over within ${answerMs} ms`,
+        );
       }
       await this.comeBack();
     }

@@ -142,7 +142,9 @@ export class Division {
     if (!departure || !pages) return 0;
     // The destination has all that was given to it: what goes there too may refer to that.
     const straight = fetchable && scatter.prefersDestination();
-    const bytes = this.#make(departure, pages, { fetchableOnly: fetchable && !straight }, (frame) => scatter.put(frame));
+    const bytes = this.#make(departure, pages, { fetchableOnly: fetchable && !straight }, (frame) =>
+      scatter.put(frame),
+    );
     this.#schedule.sent(departure, bytes);
     return pages.pages;
   }

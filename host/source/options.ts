@@ -64,7 +64,9 @@ export function modeOf({ mode, vms }: EjectOptions): Mode {
 
 /** A guest may run at the destination before all of its memory is there. */
 export function isLive(options: EjectOptions): boolean {
-  return options.to !== undefined && modeOf(options) !== 'stop' && options.vms.some(({ image }) => isGuestSource(image));
+  return (
+    options.to !== undefined && modeOf(options) !== 'stop' && options.vms.some(({ image }) => isGuestSource(image))
+  );
 }
 
 /** Pages of a frame, at most; undefined: as many as it takes. */

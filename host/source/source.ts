@@ -304,7 +304,8 @@ export class Ejection {
     await Promise.all(this.#departures.map((departure) => departure.comeBack()));
     if (this.committed && !(this.#givenUp && this.#departures.every(({ giving }) => giving.isOurs))) {
       // Somebody else may be about to run one: nothing is taken away from him.
-      if (!this.#committed) for (const { vm, giving } of this.#departures) if (giving.isOurs) this.#link?.vmOver(vm, error);
+      if (!this.#committed)
+        for (const { vm, giving } of this.#departures) if (giving.isOurs) this.#link?.vmOver(vm, error);
       return;
     }
     // The destination first: it would find frames missing otherwise, and take that for the reason.
