@@ -131,7 +131,8 @@ export class LiveScene extends Stage {
   async ask(socket: string, what: 'verify' | 'resume' | 'quit'): Promise<Event | null> {
     const role = this.start(what, ['guest', '--socket', socket, '--ask', what]);
     await role.ended;
-    return role.code === 0 ? (role.events.at(-1) ?? null) : null;
+    // Pages that are wrong are an answer too, whatever the exit code.
+    return role.events.find(({ type }) => type === what) ?? null;
   }
 
   /** What lies where guests, their memory and their states were, when all of them have ended. */
