@@ -71,6 +71,7 @@ async function play(scene: LiveScene, verdict: Verdict, note: (text: string) => 
   if (await recover(scene)) note('taken up again');
   const resumed = await resume(scene);
   if (resumed.size > 0) note('resumed by hand');
+  note(said(scene));
   const ending = await collect(scene, struck, resumed);
   for (const broken of judge(ending)) verdict.broken.push(broken);
   // What waits to be taken up again stays where it is.
@@ -78,6 +79,13 @@ async function play(scene: LiveScene, verdict: Verdict, note: (text: string) => 
   const stopped = plan.blow.kill === 'node-stopped' ? scene.nodes[plan.blow.node] : null;
   const nodes = scene.living.filter((node) => node !== stopped);
   await verdict.empty(nodes, scene.killed(scene.source) ? ORPHANED_MS : EMPTY_MS);
+}
+
+/** How both ends ended, for people. */
+function said({ source, destination }: LiveScene): string {
+  const one = ({ name, code, summary }: Role) =>
+    `${name} ${code ?? 'killed'}${summary?.reason ? ` ${summary.reason.code}` : ''}`;
+  return [source, ...(destination ? [destination] : [])].map(one).join(', ');
 }
 
 /** From the source's start until both ends have ended, and whatever happens meanwhile has happened. */
