@@ -1,6 +1,10 @@
 // What figures there are, and the points of each.
 import { busy, IDLE, LIGHT, type Load, server } from './load.js';
-import type { Planned, Setting } from './point.js';
+import type { Planned, Setting, Shows } from './point.js';
+
+export type TimeMeasure = 'exitTimeMs' | 'totalMigrationTimeMs';
+const EXIT: readonly TimeMeasure[] = ['exitTimeMs'];
+const BOTH: readonly TimeMeasure[] = ['exitTimeMs', 'totalMigrationTimeMs'];
 
 export interface Figure {
   readonly figure: number;
@@ -8,9 +12,11 @@ export interface Figure {
   /** What x is. */
   readonly x: string;
   readonly xs: readonly number[];
-  /** All points, or just one: what --smoke runs. */
+  /** The only point that --smoke runs. */
   readonly smoke: { readonly series: string; readonly x: number };
-  readonly timeline?: true;
+  readonly shows: Shows;
+  /** Where it shows times: which. */
+  readonly measures: readonly TimeMeasure[];
   series(size: Size): readonly Series[];
 }
 
@@ -30,6 +36,8 @@ export const PRESSURES = [1, 2, 3, 4, 6.5] as const;
 const NODES = 3;
 /** Of the source's link: 200 Mbit/s of a gigabit. */
 const FIFTH = 5;
+
+const SLOWER = "destination's link, of the source's";
 
 const equal = (count: number, bitsPerS: number) => Array<number>(count).fill(bitsPerS);
 
@@ -65,8 +73,8 @@ function underPressure(size: Size, load: Load): readonly Series[] {
     { name: 'direct pre-copy, raw', setting: (x) => preCopy(direct(raw(x))) },
     { name: 'direct post-copy, mix', setting: (x) => direct(mix(x)) },
     { name: 'direct pre-copy, mix', setting: (x) => preCopy(direct(mix(x))) },
-    { name: 'direct post-copy, mix, not compressed', setting: (x) => direct(plain(x)) },
-    { name: 'direct pre-copy, mix, not compressed', setting: (x) => preCopy(direct(plain(x))) },
+    { name: 'direct post-copy, mix, plain', setting: (x) => direct(plain(x)) },
+    { name: 'direct pre-copy, mix, plain', setting: (x) => preCopy(direct(plain(x))) },
   ];
 }
 
@@ -74,16 +82,20 @@ export const FIGURES: readonly Figure[] = [
   {
     figure: 3,
     title: 'An idle guest leaves for a destination that is slower than the source',
-    x: "destination's link, of the source's",
+    x: SLOWER,
     xs: PRESSURES,
+    shows: 'times',
+    measures: BOTH,
     smoke: { series: 'ours, raw', x: 6.5 },
     series: (size) => underPressure(size, IDLE),
   },
   {
     figure: 4,
     title: 'A busy guest leaves for a destination that is slower than the source',
-    x: "destination's link, of the source's",
+    x: SLOWER,
     xs: PRESSURES,
+    shows: 'times',
+    measures: BOTH,
     smoke: { series: 'ours, mix', x: 6.5 },
     series: (size) => underPressure(size, busy(size.bitsPerS)),
   },
@@ -92,6 +104,8 @@ export const FIGURES: readonly Figure[] = [
     title: 'Several guests leave together for a destination that keeps up with three',
     x: 'guests',
     xs: [1, 2, 3, 4, 5],
+    shows: 'times',
+    measures: EXIT,
     smoke: { series: 'ours, in common', x: 2 },
     series: (size) => {
       const gang = (vms: number): Setting => ({ ...base(size), destination: (size.bitsPerS * 3) / 5, vms });
@@ -107,6 +121,8 @@ export const FIGURES: readonly Figure[] = [
     title: 'More intermediates, each a fifth as fast as the source, beside a destination of 1/6.5',
     x: 'intermediates',
     xs: [0, 1, 2, 3, 4],
+    shows: 'times',
+    measures: EXIT,
     smoke: { series: 'ours', x: 2 },
     series: (size) => {
       const few = { ...base(size), destination: size.bitsPerS / 6.5 };
@@ -119,6 +135,8 @@ export const FIGURES: readonly Figure[] = [
     title: 'Copies of each frame',
     x: 'nodes that keep each frame',
     xs: [1, 2, 3],
+    shows: 'times',
+    measures: BOTH,
     smoke: { series: 'ours', x: 2 },
     series: (size) => {
       const four = { ...base(size), nodes: equal(4, size.bitsPerS), destination: size.bitsPerS / FIFTH };
@@ -128,8 +146,10 @@ export const FIGURES: readonly Figure[] = [
   {
     figure: 8,
     title: 'How long a guest waits for a page that it touches, while the others are being gathered',
-    x: "destination's link, of the source's",
+    x: SLOWER,
     xs: [FIFTH],
+    shows: 'faults',
+    measures: [],
     smoke: { series: 'busy', x: FIFTH },
     series: (size) => {
       const with_ = (load: Load) => (x: number) => ({ ...base(size), destination: size.bitsPerS / x, load });
@@ -142,10 +162,11 @@ export const FIGURES: readonly Figure[] = [
   {
     figure: 9,
     title: 'What a busy guest does while it migrates',
-    x: "destination's link, of the source's",
+    x: SLOWER,
     xs: [FIFTH],
     smoke: { series: 'ours, post-copy', x: FIFTH },
-    timeline: true,
+    shows: 'timeline',
+    measures: [],
     series: (size) => {
       const load = server(size.bitsPerS);
       const post = (x: number): Setting => ({ ...base(size), destination: size.bitsPerS / x, load });

@@ -19,8 +19,7 @@ export function scaleOf(vmBytes: number, bitsPerS: number): number {
   return (vmBytes / VM_BYTES) * (BITS_PER_S / bitsPerS);
 }
 
-const along = (xs: readonly number[], seconds: readonly number[]) =>
-  xs.map((x, i) => ({ x, seconds: seconds[i]! }));
+const along = (xs: readonly number[], seconds: readonly number[]) => xs.map((x, i) => ({ x, seconds: seconds[i]! }));
 
 const both = ['exitTimeMs', 'totalMigrationTimeMs'] as const;
 const exit = ['exitTimeMs'] as const;

@@ -69,8 +69,8 @@ export interface Faults {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly maxMs: number;
-  /** For the curve: a share of all faults, and how long they took at most. */
-  readonly quantiles: readonly (readonly [share: number, ms: number])[];
+  /** In figures that show it: a share of all faults, and how long these took at most. */
+  readonly quantiles?: readonly (readonly [share: number, ms: number])[];
 }
 
 /** Means over its runs, and in `spread` how far they lie apart. */
@@ -89,9 +89,12 @@ export interface Point extends Readonly<Record<Exclude<Measure, 'guestShare'>, n
   /** What the source's link carries of a TCP connection. */
   readonly lineBytesPerS: number;
   readonly setting: Setting;
-  /** Of the run whose guest did as much as in most, in figures that show it. */
+  /** In figures that show it: of the run whose guest did as much as in most. */
   readonly timeline?: readonly Moment[];
 }
+
+/** What a figure plots: how long it took, how long faults took, or what a guest did. */
+export type Shows = 'times' | 'faults' | 'timeline';
 
 /** Which point of which figure; its runs are to be taken. */
 export interface Planned {
@@ -99,6 +102,17 @@ export interface Planned {
   readonly series: string;
   readonly x: number;
   readonly setting: Setting;
+}
+
+/** What is one plot: points of one figure, of one size, over one link. */
+export function groupsOf(points: readonly Point[]): Point[][] {
+  const groups = new Map<string, Point[]>();
+  for (const point of points) {
+    const { figure, setting } = point;
+    const name = `${figure} ${setting.vmBytes} ${setting.source}`;
+    groups.set(name, [...(groups.get(name) ?? []), point]);
+  }
+  return [...groups.values()].sort(([a], [b]) => a!.figure - b!.figure || b!.setting.vmBytes - a!.setting.vmBytes);
 }
 
 const QUANTILES = [
@@ -118,7 +132,7 @@ export function spreadOf(values: readonly number[]): Spread {
 }
 
 /** What its runs make of a point. */
-export function pointOf(planned: Planned, took: readonly Took[], lineBytesPerS: number, withTimeline: boolean): Point {
+export function pointOf(planned: Planned, took: readonly Took[], lineBytesPerS: number, shows: Shows): Point {
   const { figure, series, x, setting } = planned;
   const imageBytes = setting.vms * setting.vmBytes;
   const lineMs = (imageBytes / lineBytesPerS) * 1000;
@@ -145,22 +159,22 @@ export function pointOf(planned: Planned, took: readonly Took[], lineBytesPerS: 
     downtimeMs: mean(values.downtimeMs),
     guestShare: values.guestShare.length > 0 ? mean(values.guestShare) : null,
     spread: Object.fromEntries(measured.map((measure) => [measure, spreadOf(values[measure])])),
-    faults: faultMs.length > 0 ? faultsOf(faultMs) : null,
+    faults: faultMs.length > 0 ? faultsOf(faultMs, shows === 'faults') : null,
     imageBytes,
     lineBytesPerS,
     setting,
-    ...(withTimeline && { timeline: representative(took).timeline }),
+    ...(shows === 'timeline' && { timeline: representative(took).timeline }),
   };
 }
 
-function faultsOf(faultMs: readonly number[]): Faults {
+function faultsOf(faultMs: readonly number[], withQuantiles: boolean): Faults {
   const sorted = [...faultMs].sort((a, b) => a - b);
   return {
     count: sorted.length,
     p50Ms: quantile(sorted, 0.5),
     p99Ms: quantile(sorted, 0.99),
     maxMs: sorted.at(-1)!,
-    quantiles: QUANTILES.map((share) => [share, Number(quantile(sorted, share).toFixed(3))]),
+    ...(withQuantiles && { quantiles: QUANTILES.map((share) => [share, Number(quantile(sorted, share).toFixed(3))]) }),
   };
 }
 

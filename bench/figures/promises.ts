@@ -1,6 +1,6 @@
 // What is promised of the figures, worked out from their points: each promise from the points of one size over one link, and only where all that it
 // compares has been measured.
-import type { Point } from './point.js';
+import { groupsOf, type Point } from './point.js';
 
 /** One line of --json. */
 export interface Promised {
@@ -12,6 +12,8 @@ export interface Promised {
   /** The worst of what was measured, and where that was. */
   readonly value: number;
   readonly at: string;
+  /** Among how many. */
+  readonly of: number;
   /** What it may be at most, or at least. */
   readonly limit: number;
   readonly atLeast: boolean;
@@ -21,7 +23,7 @@ export interface Promised {
 interface Judged {
   readonly promise: string;
   readonly limit: number;
-  readonly atLeast?: true;
+  readonly atLeast?: boolean;
   readonly values: readonly { readonly at: string; readonly value: number }[];
 }
 
@@ -29,12 +31,11 @@ type Exits = Pick<Point, 'exitTimeMs' | 'totalMigrationTimeMs'>;
 
 const WORST = 6.5;
 const GANG = 5;
-/** Beside this it may stand still for as long as its execution state travels. */
+/** Beside what its execution state takes on the link: that of these guests is small enough to be left out. */
 const DOWNTIME_MS = 100;
 
 export function promisesOf(points: readonly Point[]): Promised[] {
-  const groups = Map.groupBy(points, ({ figure, setting }) => `${figure} ${setting.vmBytes} ${setting.source}`);
-  return [...groups.values()].flatMap((group) => {
+  return groupsOf(points).flatMap((group) => {
     const { figure, setting } = group[0]!;
     const of = { figure, vmBytes: setting.vmBytes, bitsPerS: setting.source };
     return judge(figure, new Group(group)).flatMap((judged) => promisedOf(of, judged));
@@ -42,13 +43,14 @@ export function promisesOf(points: readonly Point[]): Promised[] {
 }
 
 function promisedOf(
-  of: Pick<Promised, 'figure' | 'vmBytes' | 'bitsPerS'>,
-  { promise, limit, atLeast = false, values }: Judged & { atLeast?: boolean },
+  group: Pick<Promised, 'figure' | 'vmBytes' | 'bitsPerS'>,
+  { promise, limit, atLeast = false, values }: Judged,
 ): Promised[] {
   if (values.length === 0) return [];
   const worse = (a: number, b: number) => (atLeast ? a < b : a > b);
   const { value, at } = values.reduce((worst, one) => (worse(one.value, worst.value) ? one : worst));
-  return [{ type: 'promise', ...of, promise, value, at, limit, atLeast, holds: !worse(value, limit) }];
+  const holds = atLeast ? value >= limit : value <= limit;
+  return [{ type: 'promise', ...group, promise, value, at, of: values.length, limit, atLeast, holds }];
 }
 
 /** Points of one figure, by series and x. */
@@ -82,10 +84,11 @@ function valueAt({ series, x }: Point, value: number | null | undefined): Judged
 }
 
 /** What its bytes take at the rate of the source's line. */
-const lineMs = ({ imageBytes, lineBytesPerS }: Point) => (imageBytes / lineBytesPerS) * 1000;
+export const lineMs = ({ imageBytes, lineBytesPerS }: Point) => (imageBytes / lineBytesPerS) * 1000;
 
 function judge(figure: number, group: Group): Judged[] {
-  if (figure === 3 || figure === 4) return [...pressure(group), ...(figure === 4 ? againstPreCopy(group) : []), downtime(group)];
+  if (figure === 3 || figure === 4)
+    return [...pressure(group), ...(figure === 4 ? againstPreCopy(group) : []), downtime(group)];
   if (figure === 5) return [...gangs(group), downtime(group)];
   if (figure === 6) return [...steps(group), downtime(group)];
   if (figure === 8) return [...faults(group), downtime(group)];
@@ -143,13 +146,13 @@ function times(other: Exits | undefined, ours: Point | undefined): Judged['value
 function againstPreCopy(group: Group): Judged[] {
   return [
     {
-      promise: 'exit of direct pre-copy, not compressed, by ours, at 1/6.5',
+      promise: 'exit of plain direct pre-copy by ours, at 1/6.5',
       limit: 12,
       atLeast: true,
       values: [
         // Random bytes travel as they are.
         ...times(group.at('direct pre-copy, raw', WORST), group.at('ours, raw', WORST)),
-        ...times(group.at('direct pre-copy, mix, not compressed', WORST), group.at('ours, mix', WORST)),
+        ...times(group.at('direct pre-copy, mix, plain', WORST), group.at('ours, mix', WORST)),
       ],
     },
   ];
@@ -162,7 +165,9 @@ function gangs(group: Group): Judged[] {
     {
       promise: 'exit by that of one guest, a guest',
       limit: 1.05,
-      values: one ? group.each('ours', ({ x, exitTimeMs }) => (x > 1 ? exitTimeMs / (x * one.exitTimeMs) : undefined)) : [],
+      values: one
+        ? group.each('ours', ({ x, exitTimeMs }) => (x > 1 ? exitTimeMs / (x * one.exitTimeMs) : undefined))
+        : [],
     },
     {
       promise: 'exit of five that have pages in common, by five times that of one',
@@ -222,6 +227,8 @@ function downtime({ all }: Group): Judged {
   return {
     promise: 'milliseconds that a guest stands still in post-copy',
     limit: DOWNTIME_MS,
-    values: all.flatMap((point) => (point.setting.mode === 'post-copy' ? valueAt(point, point.downtimeMs) : [])),
+    values: all.flatMap((point) =>
+      point.setting.mode === 'post-copy' ? valueAt(point, point.spread.downtimeMs?.max) : [],
+    ),
   };
 }
