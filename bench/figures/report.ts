@@ -15,6 +15,7 @@ const STYLE = `
   td:first-child, th:first-child, td.text, th.text { text-align: left; }
   .spread { color: #777; } .no { color: #b00020; font-weight: bold; } .yes { color: #1a7a2e; }
   .note { color: #555; } svg { max-width: 100%; height: auto; } code { font-size: 0.9em; }
+  summary { cursor: pointer; color: #555; }
 `;
 
 export async function renderReport(results: Results): Promise<string> {
@@ -58,7 +59,15 @@ async function section(points: readonly Point[], promises: readonly Promised[]):
 <p class="note">Guests of ${gib(vmBytes)}, a source's link of ${source / 1e6} Mbit/s. ${line} ${figure <= 6 ? scaled : ''}</p>
 ${await plot(shown, points)}
 ${table(['promise', 'measured', 'where', 'promised', ''], own.map(promiseCells), [0, 2])}
-${table(HEADS, points.map(cells), [0])}`;
+<details><summary>All points</summary>
+${table(HEADS, bySeries(points).map(cells), [0])}
+</details>`;
+}
+
+/** In the order in which they are drawn. */
+function bySeries(points: readonly Point[]): Point[] {
+  const order = [...new Set(points.map(({ series }) => series))];
+  return [...points].sort((a, b) => order.indexOf(a.series) - order.indexOf(b.series) || a.x - b.x);
 }
 
 function gib(bytes: number): string {
@@ -84,8 +93,8 @@ const HEADS = [
   'total, s',
   'line rate / exit',
   'from the source',
-  'stands still, ms',
-  'operations kept',
+  'stands still, ms (most)',
+  'operations kept (least)',
   'faults',
   'p50 / p99 / max, ms',
 ];
@@ -103,10 +112,10 @@ function cells(point: Point): string[] {
     String(runs),
     with_(s(point.exitTimeMs), spread.exitTimeMs, s),
     with_(s(point.totalMigrationTimeMs), spread.totalMigrationTimeMs, s),
-    with_(point.lineRateFraction.toFixed(3), spread.lineRateFraction, (value) => value.toFixed(3)),
+    point.lineRateFraction.toFixed(3),
     formatBytes(point.wireBytes),
-    with_(number(point.downtimeMs), spread.downtimeMs, number),
-    guestShare === null ? '' : with_(guestShare.toFixed(2), spread.guestShare, (value) => value.toFixed(2)),
+    `${number(point.downtimeMs)} (${number(spread.downtimeMs!.max)})`,
+    guestShare === null ? '' : `${guestShare.toFixed(2)} (${spread.guestShare!.min.toFixed(2)})`,
     faults === null ? '' : String(faults.count),
     faults === null ? '' : [faults.p50Ms, faults.p99Ms, faults.maxMs].map(number).join(' / '),
   ];

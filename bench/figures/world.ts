@@ -30,7 +30,7 @@ const running = new Set<Role>();
 
 export class World {
   /** In memory, where there is such a place: no disk is measured. */
-  readonly memory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'abdm-figures-'));
+  readonly memory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `abdm-figures-${process.pid}-`));
   readonly logs = mkdtempSync(join(tmpdir(), 'abdm-figures-logs-'));
   readonly keyFile = join(this.memory, 'key');
   /** Of runs that failed: they stay. */

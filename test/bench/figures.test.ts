@@ -1,9 +1,9 @@
 // The figures: what is asked for, what is worked out from runs, what is promised of it, and how it is drawn. One small run of all of it where there is root.
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { FIGURES, pointsOf } from '../../bench/figures/figures.js';
@@ -339,4 +339,102 @@ test('the report is one file that needs nothing else', async () => {
     'DOES NOT HOLD',
   ];
   expect(words.filter((word) => !html.includes(word))).toEqual([]);
+});
+
+describe('npm run figures', () => {
+  const MAIN = fileURLToPath(new URL('../../dist-bench/figures/main.js', import.meta.url));
+
+  /** Starts it with a place of its own for what it writes, so that what it leaves behind can be seen. */
+  function start(...args: string[]) {
+    const temp = tempDir();
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, TMPDIR: temp },
+    });
+    onTestFinished(() => void child.kill('SIGTERM'));
+    const said = { stdout: '', stderr: '' };
+    for (const from of ['stdout', 'stderr'] as const)
+      child[from].setEncoding('utf8').on('data', (text: string) => {
+        said[from] += text;
+      });
+    return { child, said, temp, ended: once(child, 'close') };
+  }
+
+  /** Namespaces, files in memory, logs and processes of a run that has ended. */
+  function leftBehind(pid: number, temp: string): string[] {
+    const spaces = execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' }).split('\n');
+    const shared = readdirSync('/dev/shm').filter((name) => name.startsWith(`abdm-figures-${pid}-`));
+    const commands = readdirSync('/proc').flatMap((name) => {
+      const path = `/proc/${name}/cmdline`;
+      return /^\d+$/.test(name) && existsSync(path) ? [readFileSync(path, 'utf8').replaceAll('\0', ' ')] : [];
+    });
+    return [
+      ...spaces.filter((name) => name.startsWith(`abdm-${pid}-`)),
+      ...shared,
+      ...readdirSync(temp),
+      ...commands.filter((command) => command.includes(`/dev/shm/abdm-figures-${pid}-`)),
+    ];
+  }
+
+  test('--smoke: a live point of each figure', { timeout: 300_000 }, async ({ skip }) => {
+    const reason = unavailable();
+    if (reason) return skipped(skip, reason);
+    const out = tempDir();
+    const { child, said, temp, ended } = start('--smoke', '--json', '--out', out);
+    await ended;
+    expect(child.exitCode, said.stderr).toBe(0);
+    const lines = said.stdout
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    const points = lines.filter(({ type }) => type === 'point') as unknown as Point[];
+    expect(points.map(({ figure }) => figure)).toEqual([3, 4, 5, 6, 7, 8, 9]);
+    for (const point of points) {
+      expect(point).toMatchObject({ runs: 1, series: expect.any(String), x: expect.any(Number) });
+      for (const ms of [point.exitTimeMs, point.totalMigrationTimeMs, point.lineRateFraction, point.wireBytes])
+        expect(ms).toBeGreaterThan(0);
+      expect(point.totalMigrationTimeMs).toBeGreaterThanOrEqual(point.exitTimeMs);
+    }
+    const at = (figure: number) => points.find((point) => point.figure === figure)!;
+    // Random bytes travel whole, the mix in a third; and a destination of 1/6.5 is left before it has all.
+    expect(at(3).wireBytes).toBeGreaterThan(at(3).imageBytes);
+    expect(at(4).wireBytes).toBeLessThan(0.4 * at(4).imageBytes);
+    expect(at(3).totalMigrationTimeMs).toBeGreaterThan(2 * at(3).exitTimeMs);
+    expect(at(8).faults!.count).toBeGreaterThan(0);
+    expect(at(9).timeline!.length).toBeGreaterThan(5);
+    expect(lines.some(({ type }) => type === 'promise')).toBe(true);
+    expect(readResults(join(out, 'results.json')).invocations[0]!.points).toEqual(points);
+    expect(readFileSync(join(out, 'report.html'), 'utf8')).toContain('</html>');
+    expect(leftBehind(child.pid!, temp)).toEqual([]);
+  });
+
+  test('leaves nothing behind when it is interrupted', { timeout: 120_000 }, async ({ skip }) => {
+    const reason = unavailable();
+    if (reason) return skipped(skip, reason);
+    const { child, said, temp, ended } = start('--smoke', '--only', '3', '--runs', '9');
+    await new Promise<void>((resolve) => child.stderr.on('data', () => said.stderr.includes('run 1:') && resolve()));
+    // In the middle of the second run.
+    await sleep(2000);
+    child.kill('SIGINT');
+    await ended;
+    expect(child.exitCode, said.stderr).toBe(1);
+    // Those who were killed are gone a moment later.
+    await expect.poll(() => leftBehind(child.pid!, temp), { timeout: 5000 }).toEqual([]);
+  });
+
+  test('draws what was measured anew', async () => {
+    const path = join(tempDir(), 'results.json');
+    writeResults(path, { invocations: [invocation(everything)] });
+    const { child, said, ended } = start('--report', path);
+    await ended;
+    expect(child.exitCode, said.stderr).toBe(0);
+    expect(readFileSync(join(path, '..', 'report.html'), 'utf8')).toBe(await renderReport(readResults(path)));
+  });
+
+  test('says what it can do when it is asked for something else', async () => {
+    const { child, said, ended } = start('--only', '12');
+    await ended;
+    expect(child.exitCode).toBe(1);
+    expect(said.stderr).toMatch(/no figure 12(.|\n)*usage:/);
+  });
 });
