@@ -21,6 +21,7 @@ describe('imports', () => {
     ['bindings'],
     ['host/summary.ts', 'host/ownership'],
     ['host/wire'],
+    ['host/guest'],
     ['host/mam', 'host/image', 'host/control'],
     ['host/intermediate', 'host/store'],
     ['host/source', 'host/destination'],

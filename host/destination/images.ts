@@ -11,7 +11,7 @@ export interface ImageTarget {
   /** Where a destination notes what it needs to go on after it died; no file: it cannot. */
   readonly statePath?: string;
   /** Begins the image, once its size is known. */
-  open(bytes: number, left?: LeftOver): ImageSink;
+  open(bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 export class Images implements PageSink {
@@ -36,7 +36,7 @@ export class Images implements PageSink {
     }
     const images = new Images(left);
     try {
-      for (const { name, bytes } of announced) images.#sinks.push(byName.get(name)!.open(bytes, left));
+      for (const { name, bytes } of announced) images.#sinks.push(await byName.get(name)!.open(bytes, left));
     } catch (error) {
       await images.giveUp();
       throw error;
