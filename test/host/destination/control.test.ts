@@ -9,12 +9,12 @@ import { FileSink } from '#abdm/host/image/filesink.js';
 import type { Summary } from '#abdm/host/summary.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
-import { MessageType } from '#abdm/host/wire/messages.js';
+import { MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { RecordWriter } from '#abdm/host/wire/records.js';
 
 const { HELLO, WELCOME, IMAGES, READY, RECORDS, DIVIDED, PUT, GET } = MessageType;
 const MIGRATION = 'cd'.repeat(16);
-const hello = { protocol: 2, role: 'source', migration: MIGRATION };
+const hello = { protocol: PROTOCOL_VERSION, role: 'source', migration: MIGRATION };
 const images = {
   mode: 'stop',
   direct: true,
@@ -146,7 +146,7 @@ describe('a source', () => {
     const destination = await Destination.start({ listen: '127.0.0.1:0', images: [] });
     for (const body of [
       encodeJson(images),
-      encodeJson({ ...hello, protocol: 3 }),
+      encodeJson({ ...hello, protocol: PROTOCOL_VERSION + 1 }),
       encodeJson({ ...hello, migration: 'x' }),
     ]) {
       const closed = new Promise((resolve) => {
