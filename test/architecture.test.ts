@@ -19,7 +19,8 @@ describe('imports', () => {
   const ROWS = [
     ['assembly'],
     ['bindings'],
-    ['host/summary.ts', 'host/ownership'],
+    ['host/ownership'],
+    ['host/summary.ts'],
     ['host/wire'],
     ['host/guest'],
     ['host/mam', 'host/image', 'host/control'],
