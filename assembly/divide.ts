@@ -8,6 +8,7 @@
 // RESULT:   0  u32 frames | u32 zero | u32 duplicate | u32 compressed | u32 normal pages | u32 bytes that compression saved
 //          24  a frame each: { u32 ptr | u32 bytes | u32 index of its first page in the batch | u32 pages }
 
+import { bitmapTest } from './bitmap';
 import { contentId } from './content-id';
 import { find, insert } from './dedup';
 import {
@@ -39,16 +40,28 @@ const MAX_DELTA: u32 = 0xffff;
 
 const RESULT_FRAMES: usize = RESULT + 24;
 
-/** Values of `naming`: a frame that is made again is NAMED, for what it holds left before and must not be taken for a duplicate of itself. */
+/** Values of `naming`. A frame that is made again is NAMED, for what it holds left before and must not be taken for a duplicate of itself. */
 const NAMELESS: u32 = 0;
 const DEDUPLICATED: u32 = 1;
+// NAMED: u32 = 2
+/** As DEDUPLICATED, but what only unfetchable frames hold is new. */
+const FETCHABLE: u32 = 3;
+
+let unfetchablePtr: usize = 0;
+let unfetchableBits: u64 = 0;
+
+/** A bitmap of frames, by id: what is in those cannot be fetched again. Frames beyond its `bits` cannot either. */
+export function divideInit(bitmap: usize, bits: u32): void {
+  unfetchablePtr = bitmap;
+  unfetchableBits = bits;
+}
 
 /**
  * Divides `pages` pages at `pagesPtr` into frames at `outPtr`. Their pfns are `base` plus the ascending u32 at BATCH_PFNS. Frames get the ids
  * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. Of the pages that have to be sent the first `tries` are compressed if
  * that makes them smaller; if `windowPtr` is not 0, with high ratio and one window across each frame, for which 256 KiB of room are there. Pages have
- * content ids unless `naming` is NAMELESS, and are deduplicated, and remembered for that, if it is DEDUPLICATED. Returns the number of frames, or -1 if
- * they might not fit into `outBytes`.
+ * content ids unless `naming` is NAMELESS, and are deduplicated, and remembered for that, if it is DEDUPLICATED or FETCHABLE. Returns the number of
+ * frames, or -1 if they might not fit into `outBytes`.
  */
 export function divide(
   pagesPtr: usize,
@@ -74,7 +87,7 @@ export function divide(
   let record = RESULT_FRAMES;
   while (first < pages) {
     const count = frameExtent(first, pages);
-    if (naming === DEDUPLICATED) findDuplicates(first, count, id);
+    if (naming === DEDUPLICATED || naming === FETCHABLE) findDuplicates(first, count, id, naming === FETCHABLE);
     const sent = load<u32>(RESULT, 12) + load<u32>(RESULT, 16);
     const left = tries > sent ? tries - sent : 0;
     const bytes = writeFrame(pagesPtr, first, count, vm, <u64>base, id, outPtr, acceleration, left, withIds, windowPtr);
@@ -123,17 +136,23 @@ function frameExtent(first: u32, pages: u32): u32 {
 }
 
 /** Marks the pages whose content left earlier, and remembers where the others' will lie. */
-function findDuplicates(first: u32, count: u32, id: u64): void {
+function findDuplicates(first: u32, count: u32, id: u64, fetchable: bool): void {
   for (let slot: u32 = 0; slot < count; slot++) {
     const i = first + slot;
     if (load<u8>(BATCH_KINDS + i) === KIND_ZERO) continue;
     const name = BATCH_IDS + <usize>i * ID_BYTES;
     const reference = find(name);
-    if (reference !== 0) {
+    if (reference !== 0 && !(fetchable && isUnfetchable(reference >> 6, id))) {
       store<u8>(BATCH_KINDS + i, KIND_DUPLICATE);
       store<u64>(BATCH_REFS + ((<usize>i) << 3), reference);
     } else insert(name, (id << 6) | slot);
   }
+}
+
+/** What frame `own` itself holds comes with it. */
+function isUnfetchable(frame: u64, own: u64): bool {
+  if (frame === own) return false;
+  return frame >= unfetchableBits || bitmapTest(unfetchablePtr, <u32>frame);
 }
 
 function writeFrame(

@@ -3,11 +3,12 @@
 export { bitmapClear, bitmapCount, bitmapNextUnset, bitmapSet, bitmapSetRange, bitmapTest } from './bitmap';
 export { contentId, contentIds, nh, setKey } from './content-id';
 export { dedupFind, dedupInit, dedupInsert } from './dedup';
-export { divide } from './divide';
+export { divide, divideInit } from './divide';
 export { check as frameCheck } from './frame';
 export { lz4Compress, lz4Decompress, lz4DecompressInWindow } from './lz4';
 export { lz4CompressHigh } from './lz4-high';
-export { hasContent, mapInit, mapVm, merge, settle } from './merge';
+export { mapAdopt, mapDiscard, mapExpect, mapFreeze, mapInit, mapNewest, mapVm, mapWaits, settle } from './map';
+export { hasContent, merge } from './merge';
 export { countZero, isZero } from './page';
 export { place } from './place';
 export { sipHash128 } from './siphash';

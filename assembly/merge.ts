@@ -4,20 +4,17 @@
 // changes. A raw page is not copied: its place is reported where it lies in the frame. Compressed pages are decoded one behind the other. Only where
 // blocks refer to a window across the frame raw pages are copied in between, so that it is without gaps.
 //
-// The page map holds, for every page of every VM, the newest frame that brought it (u64) and a bit that says that its bytes are in place. Of two
-// frames with the same pfn the later wins, in whichever order they arrive.
-//
 // RESULT:   0  u32 vm | u32 pages
 //           8  f64 frame id | f64 base pfn
-//          24  u32 slot that an error is about
+//          24  u32 slot that an error is about | u32 frames at 1472
 //          64  u32 x 64  place of the page's bytes, 0 if it has none here
 //         320  u32 x 64  pfn - base pfn
 //         576  u8  x 64  kind
 //         640  u8  x 64  what to do: STALE, WRITE, ZERO or WAIT
 //         704  u32 x 64  place of its content id
 //         960  f64 x 64  for a duplicate whose content is in another frame: frame id * 64 + slot
+//        1472  f64 x 512  frames from which pages were taken that they had not brought: one for each such page (map.ts)
 
-import { bitmapClear, bitmapSet } from './bitmap';
 import { contentId } from './content-id';
 import {
   BAD_CONTENT,
@@ -46,8 +43,9 @@ import {
   referencesAt,
   tagHolds,
 } from './frame';
-import { BATCH_IDS, MAX_VMS, PAGE_BYTES, RESULT, VMS } from './layout';
+import { BATCH_IDS, MAX_VMS, PAGE_BYTES, RESULT } from './layout';
 import { lz4DecompressInWindow } from './lz4';
+import { beginSuperseding, firstOf, inPlace, isFrozen, pagesOf, want } from './map';
 
 const ERROR_SLOT: usize = RESULT + 24;
 const PLACES: usize = RESULT + 64;
@@ -65,22 +63,6 @@ const WAIT: u8 = 3;
 /** Where an id that is recomputed lies: the divider's batch is not in use while a frame is merged. */
 const SCRATCH: usize = BATCH_IDS;
 
-let newestPtr: usize = 0;
-let mergedPtr: usize = 0;
-
-/** The page map: `newest` (u64 a page) and the bitmap of merged pages, both filled with zeros by the host. */
-export function mapInit(newest: usize, merged: usize): void {
-  newestPtr = newest;
-  mergedPtr = merged;
-  memory.fill(VMS, 0, MAX_VMS * 8);
-}
-
-/** VM `vm` has `pages` pages, from `first` on in the page map. */
-export function mapVm(vm: u32, first: u32, pages: u32): void {
-  store<u32>(VMS + ((<usize>vm) << 3), first);
-  store<u32>(VMS + ((<usize>vm) << 3), pages, 4);
-}
-
 /** Checks a frame, decodes it to `outPtr` (256 KiB) and says in RESULT what to do with each page. Returns OK or what is wrong (frame.ts). */
 export function merge(frame: usize, bytes: usize, outPtr: usize): i32 {
   const error = check(frame, bytes);
@@ -91,14 +73,14 @@ export function merge(frame: usize, bytes: usize, outPtr: usize): i32 {
   const base = frameBase(frame);
   if (vm >= MAX_VMS) return BAD_RANGE;
   const last = base + <u64>entryDelta(entryAt(frame, pages - 1));
-  if (last >= <u64>load<u32>(VMS + ((<usize>vm) << 3), 4)) return BAD_RANGE;
+  if (last >= <u64>pagesOf(vm)) return BAD_RANGE;
 
   store<u32>(RESULT, vm);
   store<u32>(RESULT, pages, 4);
   store<f64>(RESULT, <f64>frameId(frame), 8);
   store<f64>(RESULT, <f64>base, 16);
   const decoded = decode(frame, pages, outPtr);
-  if (decoded === OK) place(frame, pages, load<u32>(VMS + ((<usize>vm) << 3)) + <u32>base);
+  if (decoded === OK) place(frame, pages, firstOf(vm) + <u32>base, isFrozen(vm));
   return decoded;
 }
 
@@ -150,36 +132,20 @@ function decode(frame: usize, pages: u32, outPtr: usize): i32 {
 }
 
 /** Enters a frame that holds into the page map. */
-function place(frame: usize, pages: u32, first: u32): void {
-  const id = frameId(frame);
+function place(frame: usize, pages: u32, first: u32, frozen: bool): void {
+  beginSuperseding();
+  const version = frameId(frame) << 1;
   for (let slot: usize = 0; slot < <usize>pages; slot++) {
     const page = first + load<u32>(DELTAS + (slot << 2));
-    const newest = newestPtr + ((<usize>page) << 3);
-    if (load<u64>(newest) >= id) {
-      store<u8>(ACTIONS + slot, STALE);
-      continue;
+    let action = STALE;
+    if (want(page, version, frozen)) {
+      action = WAIT;
+      if (load<u8>(KINDS + slot) === KIND_ZERO) action = ZERO;
+      else if (load<u32>(PLACES + (slot << 2)) !== 0) action = WRITE;
+      if (action !== WAIT) inPlace(page);
     }
-    store<u64>(newest, id);
-    if (load<u8>(KINDS + slot) === KIND_ZERO) store<u8>(ACTIONS + slot, ZERO);
-    else if (load<u32>(PLACES + (slot << 2)) !== 0) store<u8>(ACTIONS + slot, WRITE);
-    else {
-      store<u8>(ACTIONS + slot, WAIT);
-      bitmapClear(mergedPtr, page);
-      continue;
-    }
-    bitmapSet(mergedPtr, page);
+    store<u8>(ACTIONS + slot, action);
   }
-}
-
-/**
- * The content that page `pfn` of `vm` has waited for, since frame `id` named it a duplicate, is at hand. Returns 1 if it is still wanted, and counts
- * the page as merged; 0 if a later frame has brought the page meanwhile.
- */
-export function settle(vm: u32, pfn: f64, id: f64): bool {
-  const page = load<u32>(VMS + ((<usize>vm) << 3)) + <u32>pfn;
-  if (load<u64>(newestPtr + ((<usize>page) << 3)) !== <u64>id) return false;
-  bitmapSet(mergedPtr, page);
-  return true;
 }
 
 /** True if the page at `pagePtr` has the content that the 16 bytes at `idPtr` name. */

@@ -25,6 +25,8 @@ export const PICKS_PTR = 0x5000;
 export const BATCH_PFNS_PTR = 0x5400;
 /** A content id, and a frame tag. */
 export const ID_BYTES = 16;
+/** The highest id that a frame can have: times 64, plus a slot, it is a number of JavaScript still. */
+export const MAX_FRAME_ID = 2 ** 47 - 1;
 /** The secret of a migration: 16 bytes that expand to the NH key, 16 that key SipHash. */
 export const KEY_BYTES = 32;
 
@@ -109,11 +111,14 @@ export interface EngineExports {
   frameCheck(framePtr: number, bytes: number): number;
 
   // divide.ts
+  /** Which frames are unfetchable: a bit each, by id, at `bitmapPtr`; those beyond its `bits` are too. */
+  divideInit(bitmapPtr: number, bits: number): void;
   /**
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
    * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed: each by itself
    * if `windowPtr` is 0, otherwise with high ratio and one window across each frame, whose 256 KiB lie there if they have to be copied together.
-   * `naming`: 0 without content ids, 1 with content ids and deduplication, 2 with content ids only.
+   * `naming`: 0 without content ids, 1 with content ids and deduplication, 2 with content ids only, 3 with content ids and deduplication in which what
+   * only unfetchable frames hold is new.
    */
   divide(
     pagesPtr: number,
@@ -129,15 +134,29 @@ export interface EngineExports {
     windowPtr: number,
   ): number;
 
-  // merge.ts
-  /** The page map: a u64 a page at `newestPtr`, a bit a page at `mergedPtr`, both zero. */
-  mapInit(newestPtr: number, mergedPtr: number): void;
+  // map.ts: page numbers are of the VM, and below its pages. Frames from which pages were taken are described at RESULT_PTR.
+  /** The page map: a u64 a page at `wantedPtr`, a bit a page at `mergedPtr`, both zero. */
+  mapInit(wantedPtr: number, mergedPtr: number): void;
   /** VM `vm` has `pages` pages, from `first` on in the page map. */
   mapVm(vm: number, first: number, pages: number): void;
+  /** What is in place in `vm` stays as it is. */
+  mapFreeze(vm: number): void;
+  /** Pages from `from` on of `vm` are in place, by the `pages` bits at `bitmapPtr`. */
+  mapAdopt(vm: number, from: number, pages: number, bitmapPtr: number): void;
+  /** The frame that is to bring page `pfn` of `vm`, or has; 0 if none is known. */
+  mapNewest(vm: number, pfn: number): number;
+  /** Frame `id` brings the `pages` pages of `vm` at BATCH_PFNS_PTR. Returns how many of them are to come, and in no later one. */
+  mapExpect(vm: number, id: number, pages: number): number;
+  /** Pages from `from` on of `vm`, by the `pages` (at most 512) bits at `bitmapPtr`, come in frames with the id `floor` or a higher one. */
+  mapDiscard(vm: number, from: number, pages: number, bitmapPtr: number, floor: number): void;
+  /** 1 if page `pfn` of `vm`, which frame `id` named a duplicate, still waits for its content. */
+  mapWaits(vm: number, pfn: number, id: number): number;
+  /** The same, and it then counts as merged. */
+  settle(vm: number, pfn: number, id: number): number;
+
+  // merge.ts
   /** Checks and decodes a frame; 256 KiB at `outPtr` take the decoded pages. Returns 0, described at RESULT_PTR, or what is wrong. */
   merge(framePtr: number, bytes: number, outPtr: number): number;
-  /** 1 if page `pfn` of `vm` still waits for the duplicate that frame `id` announced; it then counts as merged. */
-  settle(vm: number, pfn: number, id: number): number;
   /** 1 if the page at `pagePtr` has the content that the id at `idPtr` names. */
   hasContent(pagePtr: number, idPtr: number): number;
 }

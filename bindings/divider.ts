@@ -26,6 +26,7 @@ import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError } from './errors.js';
 import { requireInteger } from './options.js';
 import { PaysOnLink } from './pays.js';
+import { referencesOf } from './references.js';
 import { type Slot, Slots } from './slots.js';
 
 /**
@@ -70,6 +71,14 @@ export interface BatchPages {
   deltas?: ArrayLike<number>;
 }
 
+/** How a batch is divided where it matters who keeps its frames. */
+export interface DivideOptions {
+  /** What only frames hold that `setUnfetchable` was told of is not what a page is a duplicate of. */
+  fetchableOnly?: boolean;
+  /** No page is a duplicate, and no page divided later is one of these. */
+  alone?: boolean;
+}
+
 /** Room for pages in the engine's memory, until `release`. */
 export interface Batch {
   readonly bytes: Uint8Array;
@@ -89,6 +98,8 @@ export interface DividedFrame {
   /** Page numbers relative to `base`; undefined if the pages follow each other. */
   readonly deltas: Uint16Array | undefined;
   readonly bytes: Uint8Array;
+  /** The other frames that hold the content of its duplicates, by their ids. */
+  readonly references: readonly number[];
   /** Gives the frame's bytes back, as soon as they are safe elsewhere. Throws SLOT_STATE if they were given back before. */
   release(): void;
 }
@@ -109,8 +120,24 @@ const WARM_UP_PAGES = 4096;
 const NAMELESS = 0;
 const DEDUPLICATED = 1;
 const NAMED = 2;
+const FETCHABLE = 3;
+
+/** Frames that may be known to be fetchable, 256 GiB of pages in frames of 64: those with higher ids count as unfetchable. */
+const FETCHABLE_FRAMES = 2 ** 20;
 
 type FullOptions = Required<Omit<DividerOptions, 'linkBytesPerS'>> & Pick<DividerOptions, 'linkBytesPerS'>;
+
+/** Where in the engine's memory lies what a divider needs. */
+interface Places {
+  readonly tablePtr: number;
+  readonly tableBuckets: number;
+  /** A bit a frame. */
+  readonly unfetchablePtr: number;
+  readonly batchesPtr: number;
+  readonly framesPtr: number;
+  /** Room for a frame's pages one behind the other; 0 if they are compressed each by itself. */
+  readonly windowPtr: number;
+}
 
 const COMPRESSIONS: readonly Compression[] = ['none', 'lz4', 'high'];
 
@@ -129,27 +156,28 @@ export class Divider {
   readonly #view: DataView;
   readonly #compress: Compression;
   readonly #acceleration: number;
-  /** Room for a frame's pages one behind the other; 0 if they are compressed each by itself. */
-  readonly #windowPtr: number;
   readonly #pays: PaysOnLink | null;
   readonly #naming: number;
+  readonly #places: Places;
   readonly #batches: Slots;
   readonly #frames: Slots;
   #nextId = 1;
   /** Waits of `ready`, resolved one a release. */
   readonly #waiting: (() => void)[] = [];
 
-  private constructor(engine: Engine, options: FullOptions, batchesPtr: number, framesPtr: number, windowPtr: number) {
+  private constructor(engine: Engine, options: FullOptions, places: Places) {
     this.#engine = engine;
     this.#view = new DataView(engine.memory.buffer);
     this.#compress = options.compress;
-    this.#windowPtr = windowPtr;
+    this.#places = places;
     this.#acceleration = options.acceleration;
     this.#pays = options.linkBytesPerS === undefined ? null : new PaysOnLink(options.linkBytesPerS);
     this.#naming = options.contentIds ? DEDUPLICATED : NAMELESS;
     this.batchPages = options.batchPages;
-    this.#batches = new Slots('batch', batchesPtr, options.batchPages * PAGE_BYTES, options.batches);
-    this.#frames = new Slots('frame', framesPtr, slotBytes(options.batchPages), options.slots);
+    this.#batches = new Slots('batch', places.batchesPtr, options.batchPages * PAGE_BYTES, options.batches);
+    this.#frames = new Slots('frame', places.framesPtr, slotBytes(options.batchPages), options.slots);
+    engine.exports.divideInit(places.unfetchablePtr, FETCHABLE_FRAMES);
+    this.forget();
   }
 
   /** Creates a divider with an engine and a memory of its own. Throws USAGE. */
@@ -185,6 +213,7 @@ export class Divider {
     const buckets = 2 ** Math.ceil(Math.log2(full.dedupEntries / DEDUP_WAYS));
     const tableBuckets = full.contentIds ? Math.max(1, buckets) : 1;
     const tablePtr = plan.reserve(tableBuckets * DEDUP_BUCKET_BYTES);
+    const unfetchablePtr = plan.reserve(FETCHABLE_FRAMES / 8);
     const batchesPtr = plan.reserve(full.batches * full.batchPages * PAGE_BYTES);
     const framesPtr = plan.reserve(full.slots * slotBytes(full.batchPages));
     const windowPtr = full.compress === 'high' ? plan.reserve(FRAME_PAGES * PAGE_BYTES) : 0;
@@ -192,11 +221,11 @@ export class Divider {
     engine.memory.set(full.key, batchesPtr);
     engine.exports.setKey(batchesPtr);
     engine.memory.fill(0, batchesPtr, batchesPtr + KEY_BYTES);
-    engine.exports.dedupInit(tablePtr, tableBuckets);
-    const divider = new Divider(engine, full, batchesPtr, framesPtr, windowPtr);
+    const places = { tablePtr, tableBuckets, unfetchablePtr, batchesPtr, framesPtr, windowPtr };
+    const divider = new Divider(engine, full, places);
     if (full.linkBytesPerS !== undefined) {
       divider.#warmUp();
-      engine.exports.dedupInit(tablePtr, tableBuckets);
+      divider.forget();
     }
     return divider;
   }
@@ -245,7 +274,7 @@ export class Divider {
       this.#acceleration,
       tries,
       naming,
-      this.#windowPtr,
+      this.#places.windowPtr,
     );
   }
 
@@ -267,10 +296,10 @@ export class Divider {
   }
 
   /** Divides a batch. Throws NO_SLOT if no slot is free (`ready` tells when), USAGE if the pages are impossible. */
-  divide(batch: Batch, pages: BatchPages): DividedFrame[] {
+  divide(batch: Batch, pages: BatchPages, options: DivideOptions = {}): DividedFrame[] {
     const tries = this.#compress === 'none' ? 0 : Math.min(this.#pays?.next() ?? BATCH_PAGES, BATCH_PAGES);
     const startedMs = performance.now();
-    const { frames, release } = this.#fillSlot(batch, pages, this.#nextId, tries, this.#naming);
+    const { frames, release } = this.#fillSlot(batch, pages, this.#nextId, tries, this.#namingFor(options));
     this.#count(frames, tries, performance.now() - startedMs);
     return Array.from({ length: frames }, (_, i) => {
       const frame = this.#frame(i, this.#nextId++, pages, release);
@@ -288,11 +317,27 @@ export class Divider {
     requireInteger('id', id, 1, this.#nextId - 1);
     requireInteger('pages', pages.pages, 1, FRAME_PAGES);
     const tries = this.#compress === 'none' ? 0 : BATCH_PAGES;
-    const naming = this.#naming === NAMELESS ? NAMELESS : NAMED;
-    const { frames, release } = this.#fillSlot(batch, pages, id, tries, naming);
+    const { frames, release } = this.#fillSlot(batch, pages, id, tries, this.#namingFor({ alone: true }));
     if (frames === 1) return this.#frame(0, id, pages, release);
     for (let i = 0; i < frames; i++) release();
     throw new AbdmError('USAGE', `${pages.pages} pages that lie too far apart to have been one frame`);
+  }
+
+  /** Nobody will be able to fetch frame `id`, as soon as it is where it is going: `fetchableOnly` looks past what it holds. */
+  setUnfetchable(id: number): void {
+    requireInteger('id', id, 1, this.#nextId - 1);
+    if (id < FETCHABLE_FRAMES) this.#engine.exports.bitmapSet(this.#places.unfetchablePtr, id);
+  }
+
+  /** Nothing that left so far is referred to again. */
+  forget(): void {
+    this.#engine.exports.dedupInit(this.#places.tablePtr, this.#places.tableBuckets);
+  }
+
+  #namingFor({ fetchableOnly = false, alone = false }: DivideOptions): number {
+    if (this.#naming === NAMELESS) return NAMELESS;
+    if (alone) return NAMED;
+    return fetchableOnly ? FETCHABLE : DEDUPLICATED;
   }
 
   /** Divides into a slot of its own, which is free again when `release` was called for each of its frames. */
@@ -350,6 +395,7 @@ export class Divider {
     const first = this.#view.getUint32(record + 8, true);
     const pages = this.#view.getUint32(record + 12, true);
     const firstDelta = batch.deltas ? batch.deltas[first]! : first;
+    const frame = this.#engine.memory.subarray(ptr, ptr + bytes);
     let released = false;
     return {
       id,
@@ -359,7 +405,8 @@ export class Divider {
       deltas: batch.deltas
         ? Uint16Array.from({ length: pages }, (_, i) => batch.deltas![first + i]! - firstDelta)
         : undefined,
-      bytes: this.#engine.memory.subarray(ptr, ptr + bytes),
+      bytes: frame,
+      references: referencesOf(frame, id),
       release() {
         if (released) throw new AbdmError('SLOT_STATE', 'this frame was released before');
         released = true;

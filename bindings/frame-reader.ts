@@ -73,14 +73,14 @@ export class FrameReader {
     requireInteger('pages of all VMs', pages, 0, MAX_GANG_PAGES);
     const plan = new MemoryPlan();
     // The engine keeps a map of what it has merged; nobody asks it here.
-    const newestPtr = plan.reserve(pages * 8);
+    const wantedPtr = plan.reserve(pages * 8);
     const mergedPtr = plan.reserve(Math.ceil(pages / 8) + 16);
     const slotsPtr = plan.reserve(slots * SLOT_BYTES);
     const engine = await createEngine(plan);
     engine.memory.set(key, slotsPtr);
     engine.exports.setKey(slotsPtr);
     engine.memory.fill(0, slotsPtr, slotsPtr + KEY_BYTES);
-    engine.exports.mapInit(newestPtr, mergedPtr);
+    engine.exports.mapInit(wantedPtr, mergedPtr);
     vms.reduce((first, vm, i) => {
       engine.exports.mapVm(i, first, vm.pages);
       return first + vm.pages;

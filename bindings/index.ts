@@ -15,6 +15,7 @@ export {
   type BatchPages,
   type Compression,
   type DividedFrame,
+  type DivideOptions,
   Divider,
   type DividerCounts,
   type DividerOptions,
@@ -29,6 +30,7 @@ export {
   Merger,
   type MergerCounts,
   type MergerOptions,
+  type OnSuperseded,
   type PageSink,
 } from './merger.js';
 export { Placement, type PlacementNode } from './placement.js';

@@ -11,12 +11,18 @@
 // Duplicates. A duplicate's content is in a frame that was divided earlier, but frames arrive in any order. If it is still to come, the page waits
 // in a table, by frame, and is handed out when that frame is merged. If it came before, the sink is asked for it; a sink that no longer has those
 // very bytes says so or is found out by the content id, and then the frame is `wanted` once more.
+//
+// Versions. Of two frames with the same page the one with the higher id is the later, and stays, in whichever order they come. Whoever knows of frames before they
+// come says so with `expect` and `discard`: what is older is then not put in place any more. Once a guest runs on a VM's pages (`freeze`), what is in
+// place is never written again.
 
 import {
+  BATCH_PFNS_PTR,
   FRAME_PAGES,
   ID_BYTES,
   KEY_BYTES,
   MAX_FRAME_BYTES,
+  MAX_FRAME_ID,
   MAX_GANG_PAGES,
   MAX_VMS,
   PAGE_BYTES,
@@ -24,7 +30,19 @@ import {
 } from './abi.js';
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
-import { ACTIONS, DELTAS, FRAME_ROOM_BYTES, KINDS, NAMES, PLACES, REFERENCES, sameId } from './merge-result.js';
+import {
+  ACTIONS,
+  DELTAS,
+  FRAME_ROOM_BYTES,
+  KINDS,
+  NAMES,
+  PLACES,
+  REFERENCES,
+  SUPERSEDED,
+  SUPERSEDED_IDS,
+  SUPERSEDED_PAGES,
+  sameId,
+} from './merge-result.js';
 import { requireInteger } from './options.js';
 import { rebuildFrame } from './rebuild.js';
 import { MAX_SEALED_BYTES } from './sealed.js';
@@ -70,7 +88,12 @@ export interface MergedFrame {
   readonly pages: number;
   /** Duplicates that now wait for a frame still to come. */
   readonly waitingPages: number;
+  /** The frames that its duplicates wait for: still to come, or to be merged once more. Each once. */
+  readonly waitsFor: readonly number[];
 }
+
+/** A page that frame `frame` was to bring comes in a later one: it has one page less to bring. Must not call the merger. */
+export type OnSuperseded = (frame: number) => void;
 
 /** A VM's pages by kind, as they were merged. */
 export interface MergerCounts {
@@ -86,6 +109,7 @@ interface FramePlace {
   deltas: Uint16Array | undefined;
 }
 
+const NO_FRAMES: readonly number[] = [];
 const STALE = 0;
 const WRITE = 1;
 const ZERO = 2;
@@ -105,7 +129,10 @@ export class Merger {
   readonly #firsts: number[] = [];
   readonly #pages: number[] = [];
   readonly #waiting = new WaitingPages();
-  /** Frames merged so far, and where their pages went: the content of a duplicate that refers to one of them is not still to come. */
+  /**
+   * Frames merged so far, and where their pages went: the content of a duplicate that refers to one of them is not still to come. What of their own pages
+   * is wanted, and not in place, waits.
+   */
   readonly #merged = new Map<number, FramePlace>();
   readonly #wanted = new Set<number>();
 
@@ -143,7 +170,7 @@ export class Merger {
     requireInteger('pages of all VMs', pages, 0, MAX_GANG_PAGES);
 
     const plan = new MemoryPlan();
-    const newestPtr = plan.reserve(pages * 8);
+    const wantedPtr = plan.reserve(pages * 8);
     const mergedPtr = plan.reserve(Math.ceil(pages / 8) + 16);
     const pagePtr = plan.reserve(PAGE_BYTES);
     const decodedPtr = plan.reserve(FRAME_PAGES * PAGE_BYTES);
@@ -152,7 +179,7 @@ export class Merger {
     engine.memory.set(key, pagePtr);
     engine.exports.setKey(pagePtr);
     engine.memory.fill(0, pagePtr, pagePtr + KEY_BYTES);
-    engine.exports.mapInit(newestPtr, mergedPtr);
+    engine.exports.mapInit(wantedPtr, mergedPtr);
     return new Merger(
       engine,
       vms,
@@ -177,9 +204,9 @@ export class Merger {
 
   /**
    * Merges the frame of `bytes` bytes in the slot. Throws FRAME_MALFORMED, FRAME_CHECKSUM, FRAME_TAG, OUT_OF_RANGE or CONTENT_MISMATCH, and
-   * then nothing of the frame was merged; and whatever the sink throws.
+   * then nothing of the frame was merged; and whatever the sink throws. Merged again, a frame brings only what is not in place.
    */
-  merge(slot: FrameSlot, bytes: number, sink: PageSink): MergedFrame {
+  merge(slot: FrameSlot, bytes: number, sink: PageSink, onSuperseded?: OnSuperseded): MergedFrame {
     requireInteger('bytes', bytes, 0, MAX_FRAME_BYTES);
     const error = this.#engine.exports.merge(slot.ptr, bytes, this.#decodedPtr);
     if (error !== 0) throw frameError(error, `a frame of ${bytes} bytes`);
@@ -189,12 +216,76 @@ export class Merger {
     const id = view.getFloat64(RESULT_PTR + 8, true);
     const base = view.getFloat64(RESULT_PTR + 16, true);
     if (!this.#merged.has(id)) this.#count(this.counts[vm]!, pages);
+    if (onSuperseded) this.#saySuperseded(onSuperseded);
     this.#place(vm, base, pages, sink);
-    const waitingPages = this.#resolve(id, vm, base, pages, sink);
+    const { waitingPages, waitsFor } = this.#resolve(id, vm, base, pages, sink);
     this.#merged.set(id, { vm, base, deltas: this.#gaps(pages) });
     this.#wanted.delete(id);
     this.#release(id, pages, sink);
-    return { id, vm, pages, waitingPages };
+    return { id, vm, pages, waitingPages, waitsFor };
+  }
+
+  /**
+   * Frame `id` has the first `pages` of `pfns`. What earlier frames have of them is not wanted any more, and does not count as in place; save where it is in
+   * place and frozen. Returns how many of its pages are to come, and in no later frame. Throws OUT_OF_RANGE.
+   */
+  expect(id: number, vm: number, pfns: ArrayLike<number>, pages: number, onSuperseded: OnSuperseded): number {
+    this.#checkVersion(id);
+    if (!(pages <= FRAME_PAGES))
+      throw new AbdmError('OUT_OF_RANGE', `frame ${id} has ${pages} pages: at most ${FRAME_PAGES} are allowed`);
+    for (let i = 0; i < pages; i++) {
+      this.#checkRange(vm, pfns[i]!, 1);
+      this.#view.setUint32(BATCH_PFNS_PTR + 4 * i, pfns[i]!, true);
+    }
+    const own = this.#engine.exports.mapExpect(vm, id, pages);
+    this.#saySuperseded(onSuperseded);
+    return own;
+  }
+
+  /**
+   * Of the `pages` pages from `first` on those with a bit in `bitmap` (bit i is bit i & 7 of byte i >> 3) come in frames with the id `floor` or a higher one. What is
+   * in place and frozen stays. Throws OUT_OF_RANGE.
+   */
+  discard(
+    vm: number,
+    first: number,
+    pages: number,
+    bitmap: Uint8Array,
+    floor: number,
+    onSuperseded: OnSuperseded,
+  ): void {
+    this.#checkVersion(floor);
+    this.#eachPiece(vm, first, pages, bitmap, SUPERSEDED_PAGES, (from, count) => {
+      this.#engine.exports.mapDiscard(vm, from, count, this.#pagePtr, floor);
+      this.#saySuperseded(onSuperseded);
+    });
+  }
+
+  /** A guest runs on the pages of `vm` from now on: those in place are never written again. */
+  freeze(vm: number): void {
+    this.#checkRange(vm, 0, 0);
+    this.#engine.exports.mapFreeze(vm);
+  }
+
+  /** The pages of `vm` with a bit in `bitmap` are in place from before. Throws OUT_OF_RANGE if the bitmap does not have a bit for each page. */
+  adopt(vm: number, bitmap: Uint8Array): void {
+    this.#eachPiece(vm, 0, this.#pages[vm] ?? 0, bitmap, 8 * PAGE_BYTES, (from, count) =>
+      this.#engine.exports.mapAdopt(vm, from, count, this.#pagePtr),
+    );
+  }
+
+  /** The frame that is to bring page `pfn` of `vm`, or has: 0 if none is known. */
+  newest(vm: number, pfn: number): number {
+    this.#checkRange(vm, pfn, 1);
+    return this.#engine.exports.mapNewest(vm, pfn);
+  }
+
+  /** Pages wait for what `frame` holds, which has not come yet, or has to come once more. */
+  isAwaited(frame: number): boolean {
+    return this.#waiting.has(
+      frame,
+      (vm, pfn, announcedBy) => this.#engine.exports.mapWaits(vm, pfn, announcedBy) !== 0,
+    );
   }
 
   /**
@@ -216,10 +307,11 @@ export class Merger {
 
   /** Frames that were merged but must be merged once more, for pages that refer to what they hold. */
   get wanted(): ReadonlySet<number> {
+    for (const frame of this.#wanted) if (!this.isAwaited(frame)) this.#wanted.delete(frame);
     return this.#wanted;
   }
 
-  /** Pages that wait for the content of a frame. */
+  /** Pages that wait for the content of a frame. Those that came in another frame meanwhile are counted until theirs is merged, or asked about. */
   get waitingPages(): number {
     return this.#waiting.pages;
   }
@@ -286,10 +378,12 @@ export class Merger {
     }
   }
 
-  /** Duplicates of content in other frames: from the sink if it came before, otherwise they wait. Returns how many wait for a frame to come. */
-  #resolve(id: number, vm: number, base: number, pages: number, sink: PageSink): number {
+  /** Duplicates of content in other frames: from the sink if it came before, otherwise they wait. */
+  #resolve(id: number, vm: number, base: number, pages: number, sink: PageSink) {
     const { memory } = this.#engine;
-    let waiting = 0;
+    const waitsAlready = this.#merged.has(id);
+    let waitingPages = 0;
+    let waitsFor = NO_FRAMES as number[];
     for (let slot = 0; slot < pages; slot++) {
       if (memory[ACTIONS + slot]! <= ZERO) continue;
       const reference = this.#view.getFloat64(REFERENCES + 8 * slot, true);
@@ -298,15 +392,19 @@ export class Merger {
       const pfn = base + this.#delta(slot);
       const name = this.#view.getUint32(NAMES + 4 * slot, true);
       const merged = this.#merged.get(frame);
-      if (merged && this.#fromSink(merged, from, name, sink)) {
-        this.#settle(vm, pfn, id, this.#pagePtr, sink);
-        continue;
+      if (!waitsAlready) {
+        if (merged && this.#fromSink(merged, from, name, sink)) {
+          this.#settle(vm, pfn, id, this.#pagePtr, sink);
+          continue;
+        }
+        if (merged) this.#wanted.add(frame);
+        this.#waiting.add(frame, from, vm, pfn, id, memory.subarray(name, name + ID_BYTES));
       }
-      if (merged) this.#wanted.add(frame);
-      else waiting++;
-      this.#waiting.add(frame, from, vm, pfn, id, memory.subarray(name, name + ID_BYTES));
+      if (!merged) waitingPages++;
+      if (waitsFor.length === 0) waitsFor = [frame];
+      else if (waitsFor.at(-1) !== frame && !waitsFor.includes(frame)) waitsFor.push(frame);
     }
-    return waiting;
+    return { waitingPages, waitsFor };
   }
 
   #fromSink({ vm, base, deltas }: FramePlace, slot: number, namePtr: number, sink: PageSink): boolean {
@@ -340,6 +438,48 @@ export class Merger {
 
   #settle(vm: number, pfn: number, id: number, ptr: number, sink: PageSink): void {
     if (this.#engine.exports.settle(vm, pfn, id)) sink.write(vm, pfn, this.#engine.memory, ptr, PAGE_BYTES);
+  }
+
+  #saySuperseded(onSuperseded: OnSuperseded): void {
+    const count = this.#view.getUint32(SUPERSEDED, true);
+    for (let i = 0; i < count; i++) onSuperseded(this.#view.getFloat64(SUPERSEDED_IDS + 8 * i, true));
+  }
+
+  /** Puts the bitmap at #pagePtr, piece by piece. */
+  #eachPiece(
+    vm: number,
+    first: number,
+    pages: number,
+    bitmap: Uint8Array,
+    atMost: number,
+    each: (from: number, pages: number) => void,
+  ): void {
+    this.#checkRange(vm, first, pages);
+    if (bitmap.byteLength * 8 < pages) {
+      throw new AbdmError('OUT_OF_RANGE', `a bitmap of ${bitmap.byteLength} bytes for ${pages} pages`);
+    }
+    for (let at = 0; at < pages; at += atMost) {
+      const count = Math.min(pages - at, atMost);
+      this.#engine.memory.set(bitmap.subarray(at / 8, Math.ceil((at + count) / 8)), this.#pagePtr);
+      each(first + at, count);
+    }
+  }
+
+  #checkVersion(id: number): void {
+    if (!(Number.isInteger(id) && id >= 1 && id <= MAX_FRAME_ID))
+      throw new AbdmError('OUT_OF_RANGE', `there can be no frame ${id}`);
+  }
+
+  #checkRange(vm: number, pfn: number, pages: number): void {
+    if (
+      Number.isInteger(pfn) &&
+      Number.isInteger(pages) &&
+      pfn >= 0 &&
+      pages >= 0 &&
+      pfn + pages <= (this.#pages[vm] ?? -1)
+    )
+      return;
+    throw new AbdmError('OUT_OF_RANGE', `pages ${pfn} to ${pfn + pages - 1} of VM ${vm} are none of this migration's`);
   }
 
   #delta(slot: number): number {

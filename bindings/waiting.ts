@@ -1,5 +1,5 @@
 // Duplicates that wait for their content: columns in typed arrays, chained by the frame they wait for, so that millions of them cost 38 bytes
-// each and no garbage collection. There are never more than there are pages.
+// each and no garbage collection. One whose page came in another way meanwhile goes when its frame is merged, or asked about.
 
 import { ID_BYTES } from './abi.js';
 
@@ -41,14 +41,30 @@ export class WaitingPages {
     let entry = this.#heads.get(frame) ?? NONE;
     this.#heads.delete(frame);
     while (entry !== NONE) {
-      const next = this.#next[entry]!;
       const id = this.#ids.subarray(entry * ID_BYTES, (entry + 1) * ID_BYTES);
       each(this.#slot[entry]!, this.#vm[entry]!, this.#pfn[entry]!, this.#announcedBy[entry]!, id);
-      this.#next[entry] = this.#free;
-      this.#free = entry;
-      this.pages--;
-      entry = next;
+      entry = this.#give(entry);
     }
+  }
+
+  /** Some that waits for `frame` is `wanted` still. Those before it, which are not, are taken out. */
+  has(frame: number, wanted: (vm: number, pfn: number, announcedBy: number) => boolean): boolean {
+    let entry = this.#heads.get(frame) ?? NONE;
+    while (entry !== NONE && !wanted(this.#vm[entry]!, this.#pfn[entry]!, this.#announcedBy[entry]!)) {
+      entry = this.#give(entry);
+    }
+    if (entry === NONE) this.#heads.delete(frame);
+    else this.#heads.set(frame, entry);
+    return entry !== NONE;
+  }
+
+  /** Takes an entry out of the front of its chain. Returns the next one. */
+  #give(entry: number): number {
+    const next = this.#next[entry]!;
+    this.#next[entry] = this.#free;
+    this.#free = entry;
+    this.pages--;
+    return next;
   }
 
   #take(): number {

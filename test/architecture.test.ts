@@ -123,6 +123,7 @@ describe('bindings/abi.ts', () => {
       PICKS_PTR: layout.PICKS,
       BATCH_PFNS_PTR: layout.BATCH_PFNS,
       ID_BYTES: frame.ID_BYTES,
+      MAX_FRAME_ID: 2 ** 47 - 1,
       DEDUP_BUCKET_BYTES: 2 ** dedup.BUCKET_SHIFT!,
       DEDUP_WAYS: 5, // two in the bucket's first half, three in its second
       MAX_FRAME_BYTES: framed(64),

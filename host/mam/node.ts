@@ -56,7 +56,7 @@ const TIMEOUT_MS = 5_000;
 export interface NodeOptions {
   /** 32 hexadecimal digits. */
   readonly migration: string;
-  readonly role: 'source' | 'destination' | 'frames' | 'intermediate';
+  readonly role: 'source' | 'destination' | 'frames' | 'urgent' | 'intermediate';
   readonly security?: Security;
   /** Only this node will do; another one at the address is as if nobody were there. */
   readonly id?: string;
@@ -324,7 +324,8 @@ export class MamNode implements FrameKeeper, NodeRef {
     need.integer(welcome, 'protocol', 'WELCOME', PROTOCOL_VERSION, PROTOCOL_VERSION);
     this.#requests.freeBytes = need.integer(welcome, 'freeBytes', 'WELCOME');
     const ticket = needTicket(welcome, 'ticket', 'WELCOME');
-    if (this.#options.role === 'frames') return ticket;
+    const { role } = this.#options;
+    if (role === 'frames' || role === 'urgent') return ticket;
     const id = need.string(welcome, 'id', 'WELCOME', 32);
     if (!isNodeId(id)) throw new AbdmError('PROTOCOL', 'WELCOME: `id` is not 32 hexadecimal digits');
     this.memoryBytes = need.integer(welcome, 'memoryBytes', 'WELCOME');

@@ -6,11 +6,11 @@ import { NodeIndex } from '#abdm/host/mam/index.js';
 import { Mam } from '#abdm/host/mam/mam.js';
 import type { Member } from '#abdm/host/mam/member.js';
 import { MamNode } from '#abdm/host/mam/node.js';
-import { Window } from '#abdm/host/mam/window.js';
+import { Window, windowLimits } from '#abdm/host/mam/window.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64s, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64s, type MessageHeader, MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { OPEN } from '#abdm/host/wire/security.js';
 import { until } from '../wire/pair.js';
 
@@ -38,7 +38,7 @@ async function fakeNode(answer: (header: MessageHeader, channel: Channel) => voi
     () => ({
       onMessage(header, _body, channel) {
         if (header.type === MessageType.HELLO) {
-          const welcome = { protocol: 2, role: 'intermediate', id, freeBytes, memoryBytes: freeBytes };
+          const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', id, freeBytes, memoryBytes: freeBytes };
           channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
         } else if (header.type === MessageType.PING) channel.send(MessageType.PONG, 0);
         else if (header.type === MessageType.PUT) {
@@ -148,7 +148,7 @@ describe('a block', () => {
   test('is delivered when the chain has it, and given back then', async () => {
     const { courier } = await open([await fakeNode(stored), await fakeNode(silent)], 1);
     const sent = block(1);
-    const chain = await courier.send(sent, 1, false).then((members) => members.length);
+    const chain = await courier.send(sent, 1).then((members) => members.length);
     expect(chain).toBe(1);
     await until(() => sent.released === 1);
     expect(courier.outstanding).toBe(0);
@@ -166,7 +166,7 @@ describe('a block', () => {
     const { courier } = await open(nodes);
     for (let id = 1; id <= 20; id++) {
       const sent = block(id);
-      const [holder] = await courier.send(sent, id, false);
+      const [holder] = await courier.send(sent, id);
       expect(holder!.address).toBe(nodes[2]!.address);
       await until(() => sent.released === 1);
     }
@@ -181,7 +181,7 @@ describe('a block', () => {
         channel.send(MessageType.REFUSED, id, encodeJson(refusal));
       }),
     ]);
-    void courier.send(block(1), 1, false);
+    void courier.send(block(1), 1);
     await until(() => errors.length > 0);
     expect(errors[0]).toMatchObject({ code: 'PEER_ABORTED', message: /damaged \(FRAME_CHECKSUM\)/ });
   });
@@ -191,17 +191,17 @@ describe('a block', () => {
     const slow = await fakeNode((header, channel) => says && stored(header, channel));
     const fast = await fakeNode(stored);
     const { courier, mam } = await open([slow, fast]);
-    for (let id = 1; id <= 64; id++) await courier.send(block(id), id, false);
+    for (let id = 1; id <= 64; id++) await courier.send(block(id), id);
     const key = Array.from({ length: 100 }, (_, i) => i).find((i) => mam.best(i)[0]!.address === slow.address)!;
     says = false;
     const begun = performance.now();
-    expect((await courier.send(block(100), key, false))[0]!.address).toBe(fast.address);
+    expect((await courier.send(block(100), key))[0]!.address).toBe(fast.address);
     expect(performance.now() - begun).toBeGreaterThan(2_500);
     // It has answered to PING since: nobody knows yet that it does nothing else.
     await until(() => mam.best(key).some((member) => member.address === slow.address));
     courier.hurry = true;
     const hurried = performance.now();
-    expect((await courier.send(block(101), key, false))[0]!.address).toBe(fast.address);
+    expect((await courier.send(block(101), key))[0]!.address).toBe(fast.address);
     expect(performance.now() - hurried).toBeLessThan(2_000);
   });
 
@@ -209,7 +209,7 @@ describe('a block', () => {
     const nodes = [await fakeNode(silent), await fakeNode(silent)];
     const { courier, gone, mam } = await open(nodes);
     const sent = block(1, 260_000);
-    const delivered = courier.send(sent, 1, false);
+    const delivered = courier.send(sent, 1);
     const first = nodes.find(({ address }) => address === mam.best(1)[0]!.address)!;
     const second = nodes.find((node) => node !== first)!;
     await until(() => first.puts.length === 1);
@@ -223,7 +223,7 @@ describe('a block', () => {
 
 describe('a window', () => {
   test('follows what the node acknowledges, between two frames and 8 MiB', async () => {
-    const window = new Window();
+    const window = new Window(windowLimits());
     expect(window.hasRoom(264_000)).toBe(true);
     window.sent(264_000);
     expect(window.hasRoom(264_000)).toBe(true);

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { readRecords } from '#abdm/host/mam/catalog.js';
 import type { Chain, Courier } from '#abdm/host/mam/courier.js';
-import type { Kept } from '#abdm/host/mam/ledger.js';
+import { type Kept, Ledger } from '#abdm/host/mam/ledger.js';
 import { Recorder } from '#abdm/host/mam/recorder.js';
 import { type Block, Opener, Sealer } from '#abdm/host/mam/seal.js';
 
@@ -27,8 +27,9 @@ async function make() {
 }
 
 function direct(id: number): Kept {
-  const at = { vm: 0, base: 64 * (id - 1), pages: 64, deltas: undefined, bytes: 1000 };
-  return { id, ...at, generation: 0, holders: 'destination', meta: new Uint8Array(700) };
+  const at = { vm: 0, base: 64 * (id - 1), pages: 64, deltas: undefined, references: [], bytes: 1000 };
+  const going = { isPinned: false, isStraight: true };
+  return { id, ...at, ...going, generation: 0, state: 'kept', holders: 'destination', meta: new Uint8Array(700) };
 }
 
 const chain = [{ address: '127.0.0.1:1', id: 'ab'.repeat(16), gone: false }] as unknown as Chain;
@@ -37,17 +38,17 @@ const settled = () => new Promise((resolve) => setImmediate(resolve));
 test('a frame that is lost before its record is sent, and made anew, is recorded anew', async () => {
   const { recorder, sent, recorded } = await make();
   const frame = direct(1);
+  const ledger = new Ledger();
   recorder.add(frame);
   // Lost, and on its way again: its record is of the first making.
-  frame.holders = null;
-  frame.generation++;
+  ledger.forget(frame);
   frame.meta = new Uint8Array(600);
   recorder.flush();
   sent[0]!.deliver(chain);
   await settled();
   expect(recorder.idle).toBe(true);
   // The destination takes the second making: what it needs for the record is still there.
-  frame.holders = 'destination';
+  ledger.keep(frame, 'destination');
   recorder.add(frame);
   recorder.flush();
   expect(recorded(1)).toEqual([[1, true]]);
