@@ -31,28 +31,3 @@ export function timelineOf(all: readonly Operations[], beganAtMs: number): Momen
       operationsPerS: Math.round((operations / ms) * 1000),
     }));
 }
-
-/** A stretch in which a guest ran: operations [fromOperation, toOperation), milliseconds since 1970. */
-export interface Ran {
-  readonly fromOperation: number;
-  readonly toOperation: number;
-  readonly beganAtMs: number;
-  readonly endedAtMs: number;
-}
-
-/** Clocks of two processes on one machine. */
-const CLOCKS_MS = 2;
-
-/** What is wrong if one and the same guest ran here and there; nothing if it was at one place at a time and did each operation once. */
-export function judgeRan(here: readonly Ran[], there: readonly Ran[]): string[] {
-  const all = [...here, ...there].sort((a, b) => a.beganAtMs - b.beganAtMs);
-  const broken = there.length === 0 ? ['it never ran at the destination'] : [];
-  for (const [i, one] of all.slice(1).entries()) {
-    const before = all[i]!;
-    const overlapMs = before.endedAtMs - one.beganAtMs;
-    if (overlapMs > CLOCKS_MS) broken.push(`two owners for ${overlapMs.toFixed(1)} ms`);
-    if (before.toOperation !== one.fromOperation)
-      broken.push(`operations went on at ${one.fromOperation} after ${before.toOperation}`);
-  }
-  return broken;
-}

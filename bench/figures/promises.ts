@@ -27,8 +27,6 @@ interface Judged {
   readonly values: readonly { readonly at: string; readonly value: number }[];
 }
 
-type Exits = Pick<Point, 'exitTimeMs' | 'totalMigrationTimeMs'>;
-
 const WORST = 6.5;
 const GANG = 5;
 /** Beside what its execution state takes on the link: that of these guests is small enough to be left out. */
@@ -139,7 +137,7 @@ function pressure(group: Group): Judged[] {
 }
 
 /** How many times as long the exit of `other` takes. */
-function times(other: Exits | undefined, ours: Point | undefined): Judged['values'] {
+function times(other: Point | undefined, ours: Point | undefined): Judged['values'] {
   return other && ours ? valueAt(ours, other.exitTimeMs / ours.exitTimeMs) : [];
 }
 

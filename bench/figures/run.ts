@@ -2,7 +2,9 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Role, RoleSummary } from '../faults/role.js';
-import { judgeRan, operationsOf, type Ran, ratePerS, timelineOf } from './guests.js';
+import { historyOf } from '../truth/history.js';
+import { owners } from '../truth/judge.js';
+import { operationsOf, ratePerS, timelineOf } from './guests.js';
 import { loadArgs } from './load.js';
 import type { Setting, Took } from './point.js';
 import { nodeName, type Processes, type World } from './world.js';
@@ -18,11 +20,6 @@ export interface RunOptions {
   readonly undisturbedMs: number;
   /** After this it has failed. */
   readonly deadlineMs: number;
-}
-
-interface GuestSummary {
-  readonly wrongPages: number;
-  readonly ran: readonly Ran[];
 }
 
 interface Vm {
@@ -153,17 +150,15 @@ function stoppedAt(guest: Role): number {
 async function verify({ name, here, there, socketThere }: Vm, processes: Processes): Promise<void> {
   const asked = processes.guest('destination', `${name}-verify`, ['--socket', socketThere, '--ask', 'verify']);
   await asked.ended;
-  if (asked.code !== 0) throw new Error(`${name} is not what it must be: ${JSON.stringify(asked.events.at(-1))}`);
-  const ran = await Promise.all([here, there].map(quit));
-  const broken = judgeRan(ran[0]!, ran[1]!);
-  if (broken.length > 0) throw new Error(`${name}: ${broken.join('; ')}`);
-}
-
-/** When it ran. @throws {Error} if it has ever found a page that was wrong. */
-async function quit(guest: Role): Promise<readonly Ran[]> {
-  guest.signal('SIGTERM');
-  await guest.ended;
-  const said = guest.events.findLast(({ type }) => type === 'summary') as unknown as GuestSummary | undefined;
-  if (!said || said.wrongPages > 0) throw new Error(`${guest.name}: ${JSON.stringify(said ?? guest.events.at(-1))}`);
-  return said.ran;
+  const found = asked.events.find(({ type }) => type === 'verify');
+  const broken = found?.wrong === 0 && found.absent === 0 ? [] : [JSON.stringify(found ?? asked.events.at(-1))];
+  const histories = [];
+  for (const guest of [here, there]) {
+    guest.signal('SIGTERM');
+    await guest.ended;
+    histories.push(historyOf(guest.name, guest.events, null));
+  }
+  broken.push(...histories.flatMap(({ wrong }) => wrong), ...owners(histories));
+  if (histories[1]!.ran.length === 0) broken.push(`${there.name} never ran`);
+  if (broken.length > 0) throw new Error(`${name} is not what it must be: ${broken.join('; ')}`);
 }

@@ -51,11 +51,12 @@ export class World {
   /** @throws {Error} if the memory of guests and nodes, here all on one machine, would not fit into it. */
   checkRoom(settings: readonly Setting[]): void {
     const { bavail, bsize } = statfsSync(this.memory);
+    const free = Math.min(bavail * bsize, process.availableMemory());
     // At its source, where it goes, and what nodes keep or the content is read from.
     const needed = Math.max(...settings.map(({ vms, vmBytes }) => 3 * vms * vmBytes));
-    if (needed <= bavail * bsize) return;
+    if (needed <= free) return;
     throw new Error(
-      `the largest run needs ${formatBytes(needed)} in ${this.memory}, which has ${formatBytes(bavail * bsize)}: take a smaller --size`,
+      `the largest run needs ${formatBytes(needed)} of memory, ${formatBytes(free)} are free: take a smaller --size`,
     );
   }
 

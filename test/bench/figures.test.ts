@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { FIGURES, pointsOf } from '../../bench/figures/figures.js';
-import { judgeRan, ratePerS, timelineOf } from '../../bench/figures/guests.js';
+import { ratePerS, timelineOf } from '../../bench/figures/guests.js';
 import { parseOptions } from '../../bench/figures/options.js';
 import { CURVES, scaleOf } from '../../bench/figures/paper.js';
 import { plot, rowsOf } from '../../bench/figures/plots.js';
@@ -181,19 +181,6 @@ describe('guests', () => {
       { atS: 0.125, operationsPerS: 400 },
       { atS: 0.875, operationsPerS: 40 },
     ]);
-  });
-
-  test('run at one place at a time, and do each operation once', () => {
-    const ran = (beganAtMs: number, endedAtMs: number, fromOperation: number, toOperation: number) => ({
-      beganAtMs,
-      endedAtMs,
-      fromOperation,
-      toOperation,
-    });
-    expect(judgeRan([ran(0, 100, 0, 50)], [ran(101, 200, 50, 90)])).toEqual([]);
-    expect(judgeRan([ran(0, 100, 0, 50)], [])).toEqual(['it never ran at the destination']);
-    expect(judgeRan([ran(0, 100, 0, 50)], [ran(90, 200, 50, 90)])).toEqual(['two owners for 10.0 ms']);
-    expect(judgeRan([ran(0, 100, 0, 50)], [ran(101, 200, 49, 90)])).toEqual(['operations went on at 49 after 50']);
   });
 });
 
