@@ -11,7 +11,7 @@ const MAX_CONNECTIONS = 16;
 /** Requests of one connection that wait for the one before. */
 const MAX_QUEUED = 64;
 /** What a socket's address has room for (sun_path, less its last zero), on every system that we know. */
-export const MAX_PATH_BYTES = 103;
+const MAX_PATH_BYTES = 103;
 
 interface Reply {
   readonly answer?: object;
@@ -34,6 +34,9 @@ export class GuestServer {
 
   /** @param quit asked for. @throws {AbdmError} IMAGE if it cannot listen there, or another guest does. */
   static async listen(path: string, guest: Guest, quit: () => void): Promise<GuestServer> {
+    if (Buffer.byteLength(path) > MAX_PATH_BYTES) {
+      throw new AbdmError('IMAGE', `a guest cannot listen at ${path}: the name is too long for a socket`);
+    }
     if (await isAnswered(path)) throw new AbdmError('IMAGE', `a guest is at ${path} already`);
     // Left by one that was killed.
     rmSync(path, { force: true });

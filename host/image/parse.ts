@@ -2,7 +2,8 @@
 import { AbdmError } from '../../bindings/errors.js';
 import { FileSource } from './file.js';
 import { FileSink, type LeftOver } from './filesink.js';
-import { openGuest, openWaitingGuest } from './guest.js';
+import { openGuest } from './guest.js';
+import { openWaitingGuest } from './guestsink.js';
 import type { ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
 

@@ -3,12 +3,29 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { GuestClient } from '#abdm/host/guest/client.js';
+import type { Workload } from '#abdm/host/guest/workload.js';
 import type { GuestSink, GuestSource } from '#abdm/host/image/image.js';
 import { openSource, parseImage, sinkOpener } from '#abdm/host/image/parse.js';
 import type { JsonObject } from '#abdm/host/wire/json.js';
 import { Abdm, directory } from '../cli/processes.js';
 
 export const MIB = 1 << 20;
+
+/** Some guest of 16 MiB, but for what is said of it. */
+export function workload(of: Partial<Workload> = {}): Workload {
+  return {
+    memoryBytes: 16 * MIB,
+    workingSetBytes: of.memoryBytes ?? 16 * MIB,
+    pattern: 'uniform',
+    operationsPerS: 1000,
+    writeShare: 0.5,
+    vcpus: 4,
+    seed: 1,
+    content: 'random',
+    commonShare: 0,
+    ...of,
+  };
+}
 
 export class GuestProcess {
   readonly abdm: Abdm;
