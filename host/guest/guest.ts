@@ -24,8 +24,9 @@ import { MAX_MEMORY_BYTES, type Workload } from './workload.js';
 
 const OPERATIONS_MS = 250;
 const VERIFY_PAGES = 128;
-/** Wrong pages that are named. */
+/** Wrong pages that are named, and ranges of absent ones: they have to fit on a line. */
 const NAMED_PAGES = 16;
+const NAMED_RANGES = 512;
 
 export interface GuestOptions {
   /** The directory of the memory's file. */
@@ -39,6 +40,8 @@ export interface GuestOptions {
 export interface Verdict {
   readonly pages: number;
   readonly absent: number;
+  /** The first of those that are absent: first and last page of each range. */
+  readonly absentRanges: readonly (readonly [number, number])[];
   readonly wrong: number;
   /** The first wrong ones. */
   readonly first: readonly { readonly pfn: number; readonly what: string }[];
@@ -214,19 +217,26 @@ export class Guest {
     const first: { pfn: number; what: string }[] = [];
     let wrong = 0;
     let absent = 0;
+    const absentRanges: [number, number][] = [];
     for (let pfn = 0; pfn < memory.pages; pfn++) {
       if (pfn % VERIFY_PAGES === 0) {
         await setImmediate();
         this.#expect('verified any more', 'running', 'stopped');
       }
-      const what = memory.has(pfn) ? this.#vcpus!.check(pfn) : null;
-      if (!memory.has(pfn)) absent++;
+      if (!memory.has(pfn)) {
+        absent++;
+        const last = absentRanges.at(-1);
+        if (last?.[1] === pfn - 1) last[1] = pfn;
+        else if (absentRanges.length < NAMED_RANGES) absentRanges.push([pfn, pfn]);
+        continue;
+      }
+      const what = this.#vcpus!.check(pfn);
       if (what === null) continue;
       wrong++;
       this.#tellWrong(pfn, what);
       if (first.length < NAMED_PAGES) first.push({ pfn, what });
     }
-    return { pages: memory.pages, absent, wrong, first };
+    return { pages: memory.pages, absent, absentRanges, wrong, first };
   }
 
   /** Ends it for good, wherever it is. */

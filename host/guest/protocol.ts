@@ -3,7 +3,7 @@
 //
 //   anybody                                              the guest
 //   {"ask":"status"}                                     {"ok":true,"state":"running","guest":"3f..","operation":77,...}
-//   {"ask":"verify"}                                     {"ok":true,"pages":262144,"absent":0,"wrong":0,"first":[]}
+//   {"ask":"verify"}                                     {"ok":true,"pages":262144,"absent":0,"absentRanges":[],"wrong":0,"first":[]}
 //   {"ask":"stop"}, {"ask":"resume"}, {"ask":"quit"}     {"ok":true}
 //   whatever is refused                                  {"ok":false,"code":"IMAGE","message":"..."}
 //
