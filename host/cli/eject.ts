@@ -7,7 +7,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
 import { type ImageSpec, openSource } from '../image/parse.js';
 import { Ejection } from '../source/source.js';
-import type { Summary } from '../summary.js';
+import type { Mode, Summary } from '../summary.js';
 import { openControl } from './control.js';
 import { EXIT, exitCodeOf, onSignal } from './exit.js';
 import { defaultVmKey, parseImages } from './images.js';
@@ -24,6 +24,9 @@ export interface EjectFlags extends ClusterFlags {
   readonly direct?: boolean;
   readonly replicas: number;
   readonly compress: Compression;
+  readonly mode?: Mode;
+  readonly rounds?: number;
+  readonly maxDowntime?: number;
   readonly rate?: number;
 }
 
@@ -71,6 +74,9 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
       compress,
       security,
       ...(to !== undefined && { to }),
+      ...(flags.mode && { mode: flags.mode }),
+      ...(flags.rounds && { rounds: flags.rounds }),
+      ...(flags.maxDowntime && { maxDowntimeMs: flags.maxDowntime }),
       ...(vmKey && { park: { leaseMs: lease }, vmKey }),
       ...(announcements && { announcements }),
       ...(rate !== undefined && { rateBytesPerS: rate }),

@@ -77,6 +77,9 @@ command(
     option('--lease <time>', 'how long the nodes keep what is parked: 90s, 15m, 2h, 1d (default: 1d)', parseDuration),
     vmKey('with --park: the file that the key of the parked VMs is written to (default: NAME.vmkey)'),
     intermediates(),
+    option('--mode <mode>', 'how'),
+    option('--rounds <n>', 'rounds', count(1, 1000)),
+    option('--max-downtime <t>', 'rounds', parseDuration),
     option('--direct', 'send straight to the destination, without intermediates'),
     option('--replicas <n>', 'nodes that keep each frame', count(1, MAX_REPLICAS)).default(1),
     option('--compress <how>', 'how pages travel; high is smaller and slower, for links below 75 MB/s')
