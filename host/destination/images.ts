@@ -48,9 +48,14 @@ export class Images implements PageSink {
     return images;
   }
 
+  /** What a VM becomes. */
+  sink(vm: number): ImageSink {
+    return this.#sinks[vm]!;
+  }
+
   /** The guest that a VM becomes; null if it becomes none. */
   guest(vm: number): GuestSink | null {
-    const sink = this.#sinks[vm]!;
+    const sink = this.sink(vm);
     return isGuestSink(sink) ? sink : null;
   }
 

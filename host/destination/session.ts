@@ -14,10 +14,10 @@ import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type FrameSlot, type MergedFrame, Merger } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import type { GuestSink } from '../image/image.js';
+import type { GuestSink, ImageSink } from '../image/image.js';
 import type { VmShape } from '../mam/catalog.js';
 import { CatalogReader } from '../mam/catalog-reader.js';
-import { Holders } from '../mam/holders.js';
+import { type Holder, Holders } from '../mam/holders.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { Opener } from '../mam/seal.js';
 import type { FaultLatency } from '../summary.js';
@@ -208,6 +208,16 @@ export class Session {
   /** Records are read from the nodes. */
   set followsIndex(follows: boolean) {
     this.#search.followsIndex = follows;
+  }
+
+  /** Nodes that answer. */
+  get upHolders(): Holder[] {
+    return [...this.holders].filter(({ state }) => state === 'up');
+  }
+
+  /** What a VM becomes. */
+  sink(vm: number): ImageSink {
+    return this.#images.sink(vm);
   }
 
   /** The guest that a VM becomes; null if it becomes none. */
