@@ -55,7 +55,7 @@ export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
 export type { VmShape } from './mam/catalog.js';
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
-export { type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
+export { type ClaimOptions, type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 

@@ -215,7 +215,7 @@ export class Session {
     return [...this.holders].filter(({ state }) => state === 'up');
   }
 
-  /** What a VM becomes. */
+  /** What a VM becomes: whoever owns the VMs brings it to an end. */
   sink(vm: number): ImageSink {
     return this.#images.sink(vm);
   }
@@ -311,24 +311,9 @@ export class Session {
     this.#afterFailure(vm, error);
   }
 
-  /** Makes the images visible under their names. @throws {AbdmError} IMAGE. */
-  commit(): Promise<void> {
-    return this.#images.commit();
-  }
-
   /** Lets go of images into which nothing was merged. */
   giveUp(): Promise<void> {
     return this.#images.giveUp();
-  }
-
-  /** Removes what of the images is there so far. */
-  discard(): Promise<void> {
-    return this.#images.discard();
-  }
-
-  /** Leaves what of the images is there so far. */
-  leave(): Promise<void> {
-    return this.#images.leave();
   }
 
   /** Nothing more is merged, nobody asked any more; `drop`: and the nodes are told to forget the migration. */

@@ -33,7 +33,12 @@ async function destination() {
     },
   } as unknown as Merger;
   const control = await SourceControl.listen('127.0.0.1:0', KEY, MIGRATION, {
-    onImages: async () => {},
+    onImages: async () => [null],
+    onReady: () => {},
+    onDiscard: () => {},
+    onState: () => null,
+    onRun: async () => {},
+    onVmOver: () => {},
     onNodes: () => {},
     onRecords: () => {},
     onDivided: () => {},
