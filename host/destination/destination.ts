@@ -25,7 +25,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { LeftOver } from '../image/filesink.js';
 import { readState } from '../mam/catalog-reader.js';
-import type { Holder } from '../mam/holders.js';
 import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { takeParked } from '../mam/parked.js';
@@ -348,7 +347,7 @@ export class Destination {
       session,
       notes: this.#notes,
       permit: () => this.#isPermitted(),
-      readState: (vm) => readState(state.key, upOf(session.holders), vm),
+      readState: (vm) => readState(state.key, session.upHolders, vm),
       answerMs,
       onRunning: (vm) => onRunning?.(state.vms[vm]!.name, performance.timeOrigin + performance.now()),
       onFailed: (vm, error) => this.#failVm(vm, { what: this.#guests!.of(vm)!.isGone ? 'gone' : 'image', error }),
@@ -549,10 +548,6 @@ export class Destination {
 /** Nodes of both lists, none twice. */
 function unite(first: readonly NodeRef[], second: readonly NodeRef[]): NodeRef[] {
   return [...first, ...second.filter(({ id }) => !first.some((node) => node.id === id))];
-}
-
-function upOf(holders: Iterable<Holder>): Holder[] {
-  return [...holders].filter(({ state }) => state === 'up');
 }
 
 function unsure(): AbdmError {
