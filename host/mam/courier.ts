@@ -5,8 +5,8 @@
 //      |   refused, silent, or gone         |  3 s, or at the end far longer than the others take:
 //      +------------------------------------+  under way along another chain too, and the first that answers counts
 //
-// From either it may be recalled: nobody needs it any more. A block's bytes are given back when it is delivered or recalled, and no socket takes from them
-// any more.
+// From either it may be recalled, since nobody needs it any more; or be lost, if it could go to the destination only and that is gone, refuses it, or holds
+// up the end. A block's bytes are given back when it is delivered, recalled or lost, and no socket takes from them any more.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type Mam, PATIENCE_MS } from './mam.js';
@@ -40,6 +40,8 @@ export interface Sending {
   readonly straight?: Straight;
   /** Whenever it is given to somebody: to the destination, or to a chain of nodes. It may still come to somebody else. */
   readonly onGiven?: (straight: boolean) => void;
+  /** It could go to the destination only, and did not get there. */
+  readonly onLost?: () => void;
 }
 
 interface Parcel {
@@ -47,13 +49,14 @@ interface Parcel {
   readonly key: number;
   straight: Straight;
   readonly onGiven: ((straight: boolean) => void) | undefined;
+  readonly onLost: (() => void) | undefined;
   readonly resolve: (chain: Chain) => void;
   /** Under way; also those whose answer is not waited for any more, until their sockets are done with the bytes. */
   attempts: number;
   /** When the youngest attempt began. */
   startedAt: number;
   chain: Chain;
-  /** It is delivered, or recalled. */
+  /** It is delivered, recalled or lost. */
   done: boolean;
   released: boolean;
   refusals: number;
@@ -81,6 +84,8 @@ export class Courier {
   readonly #parcels = new Map<number, Parcel>();
   /** Of these, those that are not under way, each in the line of its kind: where the first has no room, the others do not look. */
   readonly #waiting: Record<Straight, Parcel[]> = { only: [], never: [], may: [] };
+  /** Of those that are for nodes only, the first waits for room: small ones of others that would still find some wait too. */
+  #nodesAreBusy = false;
   readonly #underWay = new Set<Parcel>();
   /** Since when no chain was found for a block, although none is busy. */
   #stuck: NodeJS.Timeout | undefined;
@@ -96,7 +101,7 @@ export class Courier {
     this.#looking = setInterval(() => this.#look(), LOOK_MS);
   }
 
-  /** Blocks that are not delivered yet, and not recalled. */
+  /** Blocks that are not delivered yet, and not recalled or lost. */
   get outstanding(): number {
     return this.#parcels.size;
   }
@@ -110,13 +115,14 @@ export class Courier {
    * Resolves when as many nodes have the block as there are to be, or the destination alone has it; then, or later, it is released.
    * @param key where it belongs: placement is by it.
    */
-  send(block: Block, key: number, { straight = 'never', onGiven }: Sending = {}): Promise<Chain> {
+  send(block: Block, key: number, { straight = 'never', onGiven, onLost }: Sending = {}): Promise<Chain> {
     return new Promise((resolve) => {
       const parcel: Parcel = {
         block,
         key,
         straight,
         onGiven,
+        onLost,
         resolve,
         attempts: 0,
         startedAt: 0,
@@ -162,12 +168,18 @@ export class Courier {
   pump(): void {
     if (this.#stopped) return;
     let stuck = false;
-    for (const turn of TURNS) if (this.#pumpLine(this.#waiting[turn]) === 'stuck') stuck = true;
+    this.#nodesAreBusy = false;
+    for (const turn of TURNS) {
+      const result = this.#pumpLine(this.#waiting[turn]);
+      if (result === 'stuck') stuck = true;
+      if (result === 'busy' && turn === 'never') this.#nodesAreBusy = true;
+    }
     if (stuck) this.#stuck ??= setTimeout(() => this.#giveUp(), PATIENCE_MS);
     else this.#unstick();
   }
 
-  #pumpLine(line: Parcel[]): 'stuck' | 'moving' {
+  /** How it is with those that are left. */
+  #pumpLine(line: Parcel[]): 'stuck' | 'busy' | null {
     let blocked = false;
     let stuck = false;
     for (let i = 0; i < line.length; ) {
@@ -177,13 +189,14 @@ export class Courier {
       const chain = blocked && !this.#avoids(parcel) ? 'busy' : this.#choose(parcel);
       if (chain === 'busy') blocked = true;
       if (chain === 'none') stuck = true;
-      if (typeof chain === 'string') i++;
+      if (chain === 'lost') this.#lose(parcel);
+      else if (typeof chain === 'string') i++;
       else {
         line.splice(i, 1);
         void this.#attempt(parcel, chain);
       }
     }
-    return stuck ? 'stuck' : 'moving';
+    return stuck ? 'stuck' : blocked ? 'busy' : null;
   }
 
   /** Nothing more is sent, and nothing resolves any more. */
@@ -208,14 +221,15 @@ export class Courier {
     return window.hasRoom(bytes) && !(window.isFull && replicas > 0);
   }
 
-  #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' {
+  #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
     const { destination, replicas } = this.#mam;
+    if (straight === 'only' && (destination?.gone ?? true)) return 'lost';
     const mayGo = straight === 'only' || (straight === 'may' && destination !== null && !avoid.has(destination));
     if (mayGo && this.#hasRoom(bytes)) return [destination!];
     // Without nodes there is nobody else.
     if (mayGo && replicas === 0) return destination?.up ? 'busy' : 'none';
-    if (straight === 'only') return 'busy';
+    if (straight === 'only' || (straight === 'may' && this.#nodesAreBusy)) return 'busy';
     let chain = this.#mam.choose(key, bytes, avoid);
     if (chain === 'none' && avoid.size > 0) {
       avoid.clear();
@@ -233,13 +247,15 @@ export class Courier {
     const late = this.hurry ? Math.max(LATE_MS, LATE_FACTOR * (recent[recent.length >> 1] ?? 0)) : SILENT_MS;
     const now = performance.now();
     for (const parcel of this.#underWay) {
-      if (parcel.attempts === 1 && now - parcel.startedAt > Math.min(late, SILENT_MS)) this.#sendToo(parcel);
+      const ms = now - parcel.startedAt;
+      if (parcel.straight === 'only') {
+        if (this.hurry && ms > SILENT_MS) this.#lose(parcel);
+      } else if (parcel.attempts === 1 && ms > Math.min(late, SILENT_MS)) this.#sendToo(parcel);
     }
   }
 
   /** Along another chain too, if there is one with room at once. */
   #sendToo(parcel: Parcel): void {
-    if (parcel.straight === 'only') return;
     const [first] = parcel.chain;
     const slowest = parcel.chain.reduce((a, b) => (b.window.drainMs > a.window.drainMs ? b : a));
     const chain = this.#mam.choose(parcel.key, parcel.block.bytes.byteLength, new Set([slowest]));
@@ -279,8 +295,11 @@ export class Courier {
     }
     for (const member of chain) member.window.settled(bytes, took);
     if (!parcel.done && parcel.chain === chain && !this.#stopped) {
-      this.#underWay.delete(parcel);
-      this.#waiting[parcel.straight].unshift(parcel);
+      if (parcel.straight === 'only') this.#lose(parcel);
+      else {
+        this.#underWay.delete(parcel);
+        this.#waiting[parcel.straight].unshift(parcel);
+      }
     }
     this.pump();
   }
@@ -301,6 +320,11 @@ export class Courier {
     const line = this.#waiting[parcel.straight];
     const at = line.indexOf(parcel);
     if (at >= 0) line.splice(at, 1);
+  }
+
+  #lose(parcel: Parcel): void {
+    this.recall(parcel.block.id);
+    parcel.onLost?.();
   }
 
   /** Nobody waits for it any more. */

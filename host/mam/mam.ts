@@ -146,11 +146,6 @@ export class Mam {
     return this.#destination?.member ?? null;
   }
 
-  /** Frames may go to a destination, as soon as it is reached. */
-  get hasDestination(): boolean {
-    return this.#destination !== null;
-  }
-
   /** The destination, as it is reached for frames that somebody waits for there. */
   get urgent(): Member | null {
     return this.#urgent?.member ?? null;

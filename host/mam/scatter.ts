@@ -334,20 +334,17 @@ export class Scatter {
     if (straightOnly || (this.#isParting && kept.references.some((id) => this.ledger.get(id)?.isStraight))) {
       straight = 'only';
     }
-    if (straight === 'only' && !this.#mam.hasDestination) {
-      frame.release();
+    const extent = Math.floor(base / FRAME_PAGES) + vm * 2 ** 40;
+    const onGiven = (isStraight: boolean) => this.#onGiven(kept, isStraight);
+    const onLost = () => {
       this.#lost.add(id);
-      // Whoever has put it does not expect to hear of it yet.
+      // Whoever is putting it does not expect to hear of it yet.
       queueMicrotask(() => {
         if (this.#lost.has(id)) this.#lose([this.#forget(kept)]);
       });
-      return;
-    }
-    const extent = Math.floor(base / FRAME_PAGES) + vm * 2 ** 40;
-    const onGiven = (isStraight: boolean) => this.#onGiven(kept, isStraight);
-    const stored = this.#courier
-      .send(frame, extent, { straight, onGiven })
-      .then((chain) => this.#onStored(kept, chain));
+    };
+    const sent = this.#courier.send(frame, extent, { straight, onGiven, onLost });
+    const stored = sent.then((chain) => this.#onStored(kept, chain));
     stored.catch((error) => this.#options.onError(asAbdmError(error)));
   }
 

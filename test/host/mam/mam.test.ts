@@ -1,5 +1,4 @@
 // The client's side of the MAM: which nodes take a block, and what becomes of it when they do not.
-import { randomBytes } from 'node:crypto';
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
 import { Courier } from '#abdm/host/mam/courier.js';
 import { NodeIndex } from '#abdm/host/mam/index.js';
@@ -9,57 +8,17 @@ import { MamNode } from '#abdm/host/mam/node.js';
 import { Window, windowLimits } from '#abdm/host/mam/window.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
-import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64s, type MessageHeader, MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
+import { MAX_FRAME_BYTES, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
 import { OPEN } from '#abdm/host/wire/security.js';
 import { until } from '../wire/pair.js';
+import { type FakeNode, Fakes, silent, stored } from './fakes.js';
 
 const MIGRATION = 'ab'.repeat(16);
 const NOBODY: ReadonlySet<Member> = new Set();
-const listeners = new Set<Listener>();
+const fakes = new Fakes();
+const fakeNode = (...how: Parameters<Fakes['node']>) => fakes.node(...how);
 
-afterEach(async () => {
-  await Promise.all([...listeners].map((listener) => listener.close()));
-  listeners.clear();
-});
-
-interface FakeNode {
-  address: string;
-  puts: number[];
-  kill(): Promise<void>;
-}
-
-/** A node that says WELCOME and PONG, and to a PUT what `answer` says. */
-async function fakeNode(answer: (header: MessageHeader, channel: Channel) => void, freeBytes = 1e9): Promise<FakeNode> {
-  const id = randomBytes(16).toString('hex');
-  const puts: number[] = [];
-  const listener = await listen(
-    '127.0.0.1:0',
-    () => ({
-      onMessage(header, _body, channel) {
-        if (header.type === MessageType.HELLO) {
-          const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', id, freeBytes, memoryBytes: freeBytes };
-          channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
-        } else if (header.type === MessageType.PING) channel.send(MessageType.PONG, 0);
-        else if (header.type === MessageType.PUT) {
-          puts.push(header.id);
-          answer(header, channel);
-        }
-      },
-    }),
-    { lingerMs: 50 },
-  );
-  listeners.add(listener);
-  const kill = () => {
-    listeners.delete(listener);
-    return listener.close();
-  };
-  return { address: `127.0.0.1:${listener.address.port}`, puts, kill };
-}
-
-const stored = ({ id }: MessageHeader, channel: Channel) =>
-  channel.send(MessageType.STORED, id, encodeU64s(1e9, 1e9, 1e9));
-const silent = () => {};
+afterEach(() => fakes.end());
 
 async function open(nodes: readonly FakeNode[], replicas = 1) {
   const index = await NodeIndex.open({ security: OPEN, listed: nodes.map(({ address }) => address) });
@@ -222,6 +181,36 @@ describe('a block', () => {
 });
 
 describe('a window', () => {
+  test('lets as many bytes be on their way, whatever the size of frames', () => {
+    expect([windowLimits().frames, windowLimits(16).frames]).toEqual([16, 64]);
+    const window = new Window(windowLimits(16));
+    for (let i = 0; i < 64; i++) {
+      expect(window.isFull).toBe(false);
+      window.sent(100);
+    }
+    expect(window.isFull).toBe(true);
+  });
+
+  test('reaches as far ahead as it is told, from then on', async () => {
+    const limits = windowLimits();
+    const window = new Window(limits);
+    const settle = async () => {
+      for (let i = 0; i < 6; i++) {
+        window.sent(1_000_000);
+        await new Promise((resolve) => setTimeout(resolve, 60));
+        window.settled(1_000_000, 0);
+      }
+    };
+    await settle();
+    // About 16 MB a second.
+    expect(window.bytes).toBeGreaterThan(600_000);
+    const before = window.bytes;
+    limits.aheadMs = 10;
+    expect(window.bytes).toBe(2 * MAX_FRAME_BYTES);
+    limits.minBytes = 140_000;
+    expect(window.bytes).toBeCloseTo(Math.max(140_000, before / 10), -2);
+  });
+
   test('follows what the node acknowledges, between two frames and 8 MiB', async () => {
     const window = new Window(windowLimits());
     expect(window.hasRoom(264_000)).toBe(true);
