@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { AbdmError } from '../../bindings/errors.js';
 import { GuestClient } from '../guest/client.js';
 import type { GuestEvent } from '../guest/events.js';
-import { startGuest } from '../guest/program.js';
+import { type GuestProgram, startGuest } from '../guest/program.js';
 import type { ASKS } from '../guest/protocol.js';
 import { readWorkload, type Workload } from '../guest/workload.js';
 import { EXIT, onSignal } from './exit.js';
@@ -35,8 +35,10 @@ export async function guest(output: Output, flags: GuestFlags): Promise<number> 
   }
   const emit = (event: GuestEvent) => output.event(event, eventText(event));
   const workload = memory === undefined ? null : workloadOf(flags, memory);
-  const running = await startGuest({ socket: resolve(socket), backing, workload, emit });
-  onSignal(running.end);
+  let running: GuestProgram | undefined;
+  // Before it says that it is there: from then on it may be told to end.
+  onSignal(() => (running ? running.end() : process.exit(EXIT.aborted)));
+  running = await startGuest({ socket: resolve(socket), backing, workload, emit });
   const { wrongPages, error } = await running.done;
   if (error) output.error(error);
   if (wrongPages > 0) return EXIT.lost;

@@ -86,6 +86,10 @@ class RunningGuest implements GuestSource {
     await this.#client.request({ ask: 'release' });
   }
 
+  abandon(): void {
+    this.close();
+  }
+
   /** A guest that runs, runs on; one that was stopped stays so: only `resume` lets it go on. */
   close(): void {
     if (this.#file >= 0) closeSync(this.#file);

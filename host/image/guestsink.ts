@@ -3,6 +3,7 @@
 
 import { closeSync, readSync, writeSync } from 'node:fs';
 import { PAGE_BYTES } from '../../bindings/abi.js';
+import { AbdmError } from '../../bindings/errors.js';
 import { bitmapFor, clearBit, hasBit, setAll, setBit } from '../guest/bits.js';
 import { GuestClient } from '../guest/client.js';
 import { type JsonObject, need } from '../wire/json.js';
@@ -48,6 +49,8 @@ class WaitingGuest implements GuestSink {
   #onFault: ((pfn: number) => void) | null = null;
   #onGone: ((error: Error) => void) | null = null;
   #runs: boolean;
+  /** It may run by now: what is there is never written again. */
+  #isFrozen: boolean;
   #isWhole = false;
   #isClosed = false;
 
@@ -55,7 +58,7 @@ class WaitingGuest implements GuestSink {
     this.#client = client;
     this.description = description;
     this.guestId = need.string(answer, 'guest', 'the answer');
-    this.hasRun = this.#runs = need.boolean(answer, 'hasRun', 'the answer');
+    this.hasRun = this.#runs = this.#isFrozen = need.boolean(answer, 'hasRun', 'the answer');
     this.#pages = bytes / PAGE_BYTES;
     this.present = bitmapFor(this.#pages);
     this.#written = bitmapFor(this.#pages);
@@ -90,14 +93,14 @@ class WaitingGuest implements GuestSink {
 
   write(pfn: number, memory: Uint8Array, offset: number, bytes: number): void {
     const pages = Math.ceil(bytes / PAGE_BYTES);
-    this.#check(pfn, pages);
+    this.#checkFree(pfn, pages);
     this.#writeAll(memory, offset, bytes, pfn * PAGE_BYTES);
     for (let page = pfn; page < pfn + pages; page++) setBit(this.#written, page);
     this.#arrived(pfn, pages);
   }
 
   zero(pfn: number, pages: number): void {
-    this.#check(pfn, pages);
+    this.#checkFree(pfn, pages);
     const end = pfn + pages;
     for (let page = pfn; page < end; page++) {
       const first = page;
@@ -115,7 +118,7 @@ class WaitingGuest implements GuestSink {
   }
 
   forget(pfn: number, pages: number): void {
-    this.#check(pfn, pages);
+    this.#checkFree(pfn, pages);
     for (let page = pfn; page < pfn + pages; page++) clearBit(this.present, page);
     this.#writePresence(pfn, pages);
   }
@@ -125,6 +128,7 @@ class WaitingGuest implements GuestSink {
   }
 
   async run(): Promise<void> {
+    this.#isFrozen = true;
     await this.#client.request({ ask: 'run' });
     this.#runs = true;
     this.#closeIfDone();
@@ -194,6 +198,16 @@ class WaitingGuest implements GuestSink {
   #check(pfn: number, pages: number): void {
     checkRange(this.description, pfn, pages, this.#pages);
     if (this.#client.gone) throw this.#client.gone;
+  }
+
+  /** Nobody could undo a write to a page that the guest may have written to itself. */
+  #checkFree(pfn: number, pages: number): void {
+    this.#check(pfn, pages);
+    if (!this.#isFrozen) return;
+    for (let page = pfn; page < pfn + pages; page++) {
+      if (!hasBit(this.present, page)) continue;
+      throw new AbdmError('INTERNAL', `page ${page} of ${this.description}, which runs on it, was to be written again`);
+    }
   }
 }
 

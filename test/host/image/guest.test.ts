@@ -173,6 +173,7 @@ describe('when whoever migrates it dies', () => {
 
   test('a guest that was let go of while it stood still stays so', async () => {
     const guest = await GuestProcess.running();
+    await guest.works();
     const source = await guest.source();
     await source.stop();
     await source.close();
@@ -182,6 +183,10 @@ describe('when whoever migrates it dies', () => {
     // Whoever migrates it next gets the same state, and may let it go on.
     const next = await guest.source();
     expect((await next.stop()).length).toBeGreaterThan(0);
+    // What was written before it was opened is in what is read.
+    const none = new Uint8Array(PAGES / 8);
+    await next.dirty(none);
+    expect(pagesOf(none)).toEqual([]);
     await next.resume();
     await guest.works();
     await next.close();
@@ -365,6 +370,14 @@ describe('a guest that waits', () => {
     for (let pfn = 0; pfn < PAGES; pfn++) copy(memory, sink, pfn);
     await sink.run();
     await sink.run();
+    // A page that it runs on is never written again.
+    const again = expect.objectContaining({
+      code: 'INTERNAL',
+      message: expect.stringMatching(/^page 5 of guest .* again$/),
+    });
+    for (const write of [() => copy(memory, sink, 5), () => sink.zero(5, 1), () => sink.forget(5, 1)]) {
+      expect(write).toThrow(again);
+    }
     await expect(sink.load(late)).rejects.toMatchObject({ code: 'IMAGE' });
     await sink.commit();
     expect(await to.ask('verify')).toMatchObject({ wrong: 0 });
