@@ -274,6 +274,9 @@ describe('results', () => {
     expect(pointsIn(merged).length).toBe(everything.length + 1);
     const same = pointsIn(merged).filter(({ figure, series, x }) => figure === 3 && series === 'ours, raw' && x === 1);
     expect(same).toEqual([anew, larger]);
+    // Another size, or another link, is another point.
+    const slower = made(3, 'ours, raw', 1, [took(2)], { vmBytes: 2 ** 30, bitsPerS: 1e8 });
+    expect(pointsIn(mergeResults(before, invocation([larger, slower]))).length).toBe(everything.length + 2);
     // What has nothing left is gone.
     const again = mergeResults({ invocations: [invocation([anew], 'old')] }, invocation([anew], 'new'));
     expect(again.invocations.map(({ command }) => command)).toEqual(['new']);
