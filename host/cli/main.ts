@@ -1,19 +1,23 @@
 #!/usr/bin/env node
 // The `abdm` command: arguments and exit codes. What it does is in the roles; how it shows it, in output.ts.
 
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { Command, CommanderError, type Option } from 'commander';
 import { asAbdmError } from '../../bindings/errors.js';
+import { ASKS } from '../guest/protocol.js';
+import { MAX_OPERATIONS_PER_S, MAX_SEED, MAX_VCPUS, PATTERNS } from '../guest/workload.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
 import { demo } from './demo/demo.js';
 import { DEFAULT_HEAP_BYTES } from './demo/workload.js';
 import { eject } from './eject.js';
 import { EXIT, exitCodeOfError } from './exit.js';
+import { guest } from './guest.js';
 import { intermediate } from './intermediate.js';
 import { keygen } from './keys.js';
 import { merge } from './merge.js';
 import { nodes } from './nodes.js';
-import { address, count, intermediates, json, option, rate, rateOrOff, secured, vmKey } from './options.js';
+import { address, count, intermediates, json, option, rate, rateOrOff, secured, share, vmKey } from './options.js';
 import { Output } from './output.js';
 import { renew } from './renew.js';
 import { type ClusterFlags, openSecurity } from './security.js';
@@ -179,6 +183,36 @@ abdm keygen > cluster.key        (then see to its mode: 600)`,
 )
   .argument('[file]', 'where to; it must not exist (default: stdout)')
   .action(run(keygen));
+
+command(
+  'guest',
+  'run a model of a VM, which checks every page that it touches; abdm eject and abdm merge move it as guest:SOCKET',
+  [
+    option('--socket <path>', 'where it is steered, and asked').makeOptionMandatory(),
+    option('--memory <size>', 'its memory, such as 1G: it runs at once', parseSize),
+    option('--incoming', 'wait for abdm merge to bring a guest'),
+    option('--ask <what>', 'ask a guest that is there; verify reads all its memory').choices(ASKS),
+    option('--working-set <size>', 'what its operations touch (default: all its memory)', parseSize),
+    option('--pattern <name>', 'how they choose pages').choices(PATTERNS).default('uniform'),
+    option('--ops <n>', 'operations a second; 0: none', count(0, MAX_OPERATIONS_PER_S)).default(1000),
+    option('--writes <share>', 'of them that write, from 0 to 1', share).default(0.2),
+    option(
+      '--vcpus <n>',
+      'streams of operations, each of which may wait for a page alone',
+      count(1, MAX_VCPUS),
+    ).default(4),
+    option('--content <what>', 'of its memory: random, zero, or a file').default('random'),
+    option('--common <share>', 'of its pages that every guest has that says this, from 0 to 1', share).default(0),
+    option('--seed <n>', 'two guests with the same one are the same', count(0, MAX_SEED)).default(1),
+    option('--backing <directory>', 'where its memory is a file').default(
+      existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
+    ),
+    json(),
+  ],
+  `abdm guest --socket /run/vm1.sock --memory 1G --pattern zipf --working-set 512M --ops 20000 --writes 0.1
+abdm guest --socket /run/vm1-here.sock --incoming        (then abdm merge vm1=guest:/run/vm1-here.sock ...)
+abdm guest --socket /run/vm1-here.sock --ask verify`,
+).action(run(guest));
 
 command(
   'demo',

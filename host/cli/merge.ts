@@ -61,7 +61,7 @@ export async function merge(output: Output, images: string[], flags: MergeFlags)
   try {
     ending = await destination.done;
     output.summary(ending);
-    return exitCodeOf(ending, destination.handedOver);
+    return exitCodeOf(ending, destination.hasLost);
   } finally {
     control.close(ending);
   }

@@ -32,6 +32,13 @@ export const count = (least: number, most: number) => (text: string) => {
   throw new InvalidArgumentError(`write a whole number from ${least} to ${most}.`);
 };
 
+/** A number in [0, 1]. */
+export const share = (text: string) => {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError('write a number from 0 to 1, such as 0.2.');
+};
+
 /** A rate, or null for `off`. */
 export const rateOrOff = (text: string) => (text === 'off' ? null : parseSize(text));
 
