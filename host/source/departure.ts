@@ -147,6 +147,14 @@ export class Departure implements Contender {
     return this.#isPressing;
   }
 
+  /**
+   * What it is sent now takes the place of what was sent in rounds, of which the destination puts nothing in place any more that it does not have yet: so it
+   * could not make a duplicate of it.
+   */
+  get isAlone(): boolean {
+    return this.round > 0 && this.#stillFrom < Number.POSITIVE_INFINITY;
+  }
+
   /** Its memory stood still when this frame was made, and still does. */
   canMakeAgain({ id }: Kept): boolean {
     return this.error === null && id >= this.#stillFrom;
@@ -520,13 +528,17 @@ export class Departure implements Contender {
 
   /** Waits until this is true; with `limitMs` false if it is not by then. @throws {AbdmError} why this VM, or all of it, is over. */
   async #until(isTrue: () => boolean, limitMs = Number.POSITIVE_INFINITY): Promise<boolean> {
-    const by = performance.now() + limitMs;
-    const timer = Number.isFinite(limitMs) ? setTimeout(() => this.#changes.wake(), limitMs) : undefined;
+    let isLate = false;
+    const giveUp = () => {
+      isLate = true;
+      this.#changes.wake();
+    };
+    const timer = Number.isFinite(limitMs) ? setTimeout(giveUp, limitMs) : undefined;
     try {
       for (;;) {
         this.#check();
         if (isTrue()) return true;
-        if (performance.now() >= by) return false;
+        if (isLate) return false;
         await this.#changes.next();
       }
     } finally {

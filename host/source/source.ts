@@ -354,13 +354,13 @@ export class Ejection {
     this.#frameBytes += frame.bytes;
     this.#link?.record(frame);
     this.#division!.requests.arrived(frame.id);
-    this.#pace.acknowledged(frame.bytes, this.#scatter!.ledger.isIdle);
+    const isLast = this.#scatter!.ledger.isIdle && !this.#departures.some(({ isReady }) => isReady);
+    this.#pace.acknowledged(frame.bytes, isLast);
     for (const departure of this.#departures) departure.onStored(frame);
   }
 
   #onFault(departure: Departure, pfns: readonly number[]): void {
     if (departure.error) return;
-    if (departure.giving.isOurs) throw new AbdmError('PROTOCOL', 'FAULT: the VM runs here');
     departure.summary.postcopyRequests += pfns.length;
     this.#division!.requests.ask(departure, pfns);
     this.#division!.wake();
