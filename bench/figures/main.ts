@@ -74,9 +74,9 @@ async function runAll(options: Options, args: readonly string[]): Promise<void> 
     for (const point of measured) print(point);
     points.push(...measured);
     results = mergeResults(before ?? { invocations: [] }, invocation);
-    // What was measured before counts too, where it is of the same figure.
+    // What was measured before counts too, where it is of the same figure. Of guests as small as those of --smoke nothing is promised.
     const group = groupsOf(pointsIn(results)).filter((group) => group.some((point) => measured.includes(point)));
-    for (const promised of promisesOf(group.flat())) print(promised);
+    if (!wanted.smoke) for (const promised of promisesOf(group.flat())) print(promised);
     if (out !== null) await writeFiles(out, results);
   }
   if (out !== null) say(`written: ${join(out, 'results.json')}, ${join(out, 'report.html')}`);

@@ -309,7 +309,9 @@ export class Departure implements Contender {
     const isThere = this.#gang.direct && this.giving.state === 'left' && this.#isSettled;
     const reason = isThere ? null : reasonOf(this.error ?? error);
     if (reason === null) this.summary.outcome = 'completed';
-    else this.summary.outcome = isInDoubt || !this.giving.isOurs ? 'paused-recoverable' : 'aborted';
+    // One that was over before is not with the nodes.
+    else if ((isInDoubt && !this.error) || !this.giving.isOurs) this.summary.outcome = 'paused-recoverable';
+    else this.summary.outcome = 'aborted';
     this.summary.reason = reason && { ...reason, message: reason.message + this.#mishap };
     return this.summary;
   }

@@ -131,9 +131,16 @@ export class Ejection {
     return true;
   }
 
-  /** Others may have taken over, one VM at least: there is no way back by ourselves, and what was stopped for its image must not go on while the end is not known. */
+  /** Others may have taken over, one VM at least: there is no way back by ourselves. */
   get committed(): boolean {
     return this.#committed || this.#departures.some(({ giving }) => !giving.isOurs);
+  }
+
+  /** Others may have taken over this VM: what was stopped for its image must not go on while the end is not known. */
+  isInDoubt(vm: number): boolean {
+    const { giving, summary } = this.#departures[vm]!;
+    if (this.#phase === 'done') return summary.outcome === 'paused-recoverable';
+    return this.#committed || !giving.isOurs;
   }
 
   /** Migrates. Never throws for what may happen to a migration: the summary says what did. */

@@ -113,7 +113,7 @@ describe('options', () => {
     expect({ runs, out }).toEqual({ runs: 1, out: null });
     const points = FIGURES.flatMap((one) => pointsOf(one, size, wanted));
     expect(points.map(({ figure }) => figure)).toEqual([3, 4, 5, 6, 7, 8, 9]);
-    for (const { setting } of points) expect(setting.vmBytes).toBeLessThanOrEqual(2 ** 24);
+    for (const { setting } of points) expect(setting.vmBytes).toBe(2 ** 23);
     expect(parseOptions(['--smoke', '--out', 'x']).out).toBe('x');
   });
 
@@ -383,13 +383,13 @@ describe('npm run figures', () => {
       expect(point.totalMigrationTimeMs).toBeGreaterThanOrEqual(point.exitTimeMs);
     }
     const at = (figure: number) => points.find((point) => point.figure === figure)!;
-    // Random bytes travel whole, the mix in a third; and a destination of 1/6.5 is left before it has all.
+    // Random bytes travel whole, the mix in less (what the guest wrote is no duplicate any more); and a destination of 1/6.5 is left before it has all.
     expect(at(3).wireBytes).toBeGreaterThan(at(3).imageBytes);
-    expect(at(4).wireBytes).toBeLessThan(0.4 * at(4).imageBytes);
+    expect(at(4).wireBytes).toBeLessThan(0.7 * at(4).imageBytes);
     expect(at(3).totalMigrationTimeMs).toBeGreaterThan(2 * at(3).exitTimeMs);
     expect(at(8).faults!.count).toBeGreaterThan(0);
     expect(at(9).timeline!.length).toBeGreaterThan(5);
-    expect(lines.some(({ type }) => type === 'promise')).toBe(true);
+    expect(lines.length).toBe(points.length);
     expect(readResults(join(out, 'results.json')).invocations[0]!.points).toEqual(points);
     expect(readFileSync(join(out, 'report.html'), 'utf8')).toContain('</html>');
     expect(leftBehind(child.pid!, temp)).toEqual([]);

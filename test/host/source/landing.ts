@@ -97,6 +97,7 @@ export class Landing implements PageSink {
   }
 
   async close(): Promise<void> {
+    this.cut();
     for (const wait of this.#waits) clearInterval(wait);
     await this.#listener.close();
     for (const client of this.#clients.values()) (await client).end();
@@ -300,7 +301,8 @@ export class Landing implements PageSink {
       const stored = () => channel.send(T.STORED, id, encodeU64s(1e15));
       // What it is a duplicate of is here no more, and at no node.
       const missing = pfns.filter((pfn) => this.merger.newest(vm, pfn) === id && !this.merger.isMerged(vm, pfn));
-      if (missing.length === 0 || !this.images.direct) return stored();
+      const isKept = (frame: number) => (this.records.get(frame)?.nodes.length ?? 0) > 0;
+      if (missing.length === 0 || [...this.merger.wanted].every(isKept)) return stored();
       this.asked += missing.length;
       this.send(T.FAULT, { vm, pfns: missing });
       const wait = setInterval(() => {
