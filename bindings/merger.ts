@@ -288,6 +288,13 @@ export class Merger {
     );
   }
 
+  /** The pages that wait for what `frame` holds, and the frame that each of them is to come with. `each` must not call the merger. */
+  eachAwaiting(frame: number, each: (vm: number, pfn: number, announcedBy: number) => void): void {
+    this.#waiting.each(frame, (vm, pfn, announcedBy) => {
+      if (this.#engine.exports.mapWaits(vm, pfn, announcedBy)) each(vm, pfn, announcedBy);
+    });
+  }
+
   /**
    * Merges a frame of which only `meta` is at hand, what stood before its payload, from pages that the sink has kept since it was merged once: by another
    * merger, before a crash. The slot is used for it. Throws as `merge` does; CONTENT_MISMATCH if the sink does not have those very pages.

@@ -58,6 +58,13 @@ export class WaitingPages {
     return entry !== NONE;
   }
 
+  /** Calls `each` with all that wait for `frame`. */
+  each(frame: number, each: (vm: number, pfn: number, announcedBy: number) => void): void {
+    for (let entry = this.#heads.get(frame) ?? NONE; entry !== NONE; entry = this.#next[entry]!) {
+      each(this.#vm[entry]!, this.#pfn[entry]!, this.#announcedBy[entry]!);
+    }
+  }
+
   /** Takes an entry out of the front of its chain. Returns the next one. */
   #give(entry: number): number {
     const next = this.#next[entry]!;

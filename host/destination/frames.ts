@@ -2,7 +2,8 @@
 //
 // Where the connection is secured, frames come over a plain one beside it, made with a ticket; the two end together.
 //
-// It pushes back by not reading: while the rate limit is in debt or no slot is free, the next frame's body waits in the source.
+// It pushes back by not reading: while the rate limit is in debt or no slot is free, the next frame's body waits in the source. A connection for what somebody
+// waits for does not wait for the limit, and has slots of its own.
 
 import { AbdmError } from '../../bindings/errors.js';
 import type { FrameSlot, Merger } from '../../bindings/merger.js';
@@ -13,37 +14,51 @@ import type { RateLimit } from '../wire/rate.js';
 /** There is always room: frames are merged as they come. */
 const FREE_BYTES = encodeU64s(Number.MAX_SAFE_INTEGER);
 
+/** So many frames may wait for their STORED; then no more are read before some of them have it. */
+const MAX_HELD = 256;
+
 export interface LaneEvents {
-  /** Must be done with the slot when it returns; what it throws ends the lane. */
-  onFrame(id: number, slot: FrameSlot, bytes: number): void;
+  /** Must be done with the slot when it returns; what it throws ends the lane. The frame is STORED when what it returns is resolved. */
+  onFrame(id: number, slot: FrameSlot, bytes: number): Promise<void> | null;
   onClose(): void;
 }
 
+export interface LaneOptions {
+  merger: Merger;
+  limit: RateLimit;
+  /** What comes is waited for. */
+  isUrgent: boolean;
+  /** Slots that are left to others. */
+  spareSlots: number;
+}
+
 export class FrameLane implements ChannelHandler {
-  readonly #merger: Merger;
-  readonly #limit: RateLimit;
+  readonly #options: LaneOptions;
   readonly #events: LaneEvents;
   /** The frame that is being received. */
   #slot: FrameSlot | null = null;
+  /** Frames that are merged, and not STORED yet. */
+  #held = 0;
+  #closed = false;
 
-  constructor(merger: Merger, limit: RateLimit, events: LaneEvents) {
-    this.#merger = merger;
-    this.#limit = limit;
+  constructor(options: LaneOptions, events: LaneEvents) {
+    this.#options = options;
     this.#events = events;
   }
 
   bodyTarget(header: MessageHeader, channel: Channel): BodyTarget {
     if (header.type !== MessageType.PUT) return null;
-    const waitMs = this.#merger.freeSlots > 0 ? this.#limit.waitMs : 1;
+    const { merger, limit } = this.#options;
+    const waitMs = this.#waitMs;
     if (waitMs > 0) {
       setTimeout(() => channel.resume(), waitMs);
       return 'wait';
     }
-    this.#slot = this.#merger.acquire();
+    this.#slot = merger.acquire();
     if (header.bodyBytes > this.#slot.bytes.byteLength) {
       throw new AbdmError('PROTOCOL', `frame ${header.id} has ${header.bodyBytes} bytes, too many`);
     }
-    this.#limit.take(header.bodyBytes);
+    limit.take(header.bodyBytes);
     return this.#slot.bytes.subarray(0, header.bodyBytes);
   }
 
@@ -56,17 +71,33 @@ export class FrameLane implements ChannelHandler {
     const slot = this.#slot!;
     this.#slot = null;
     try {
-      this.#events.onFrame(header.id, slot, body.byteLength);
+      const held = this.#events.onFrame(header.id, slot, body.byteLength);
+      if (held) void this.#hold(held, header.id, channel);
+      else channel.send(MessageType.STORED, header.id, FREE_BYTES);
     } finally {
       slot.release();
     }
-    channel.send(MessageType.STORED, header.id, FREE_BYTES);
   }
 
   onClose(): void {
+    this.#closed = true;
     this.#slot?.release();
     this.#slot = null;
     this.#events.onClose();
+  }
+
+  get #waitMs(): number {
+    const { merger, limit, isUrgent, spareSlots } = this.#options;
+    if (merger.freeSlots <= spareSlots) return 1;
+    if (isUrgent) return 0;
+    return this.#held < MAX_HELD ? limit.waitMs : 1;
+  }
+
+  async #hold(held: Promise<void>, id: number, channel: Channel): Promise<void> {
+    this.#held++;
+    await held;
+    this.#held--;
+    if (!this.#closed) channel.send(MessageType.STORED, id, FREE_BYTES);
   }
 }
 

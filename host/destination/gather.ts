@@ -1,8 +1,9 @@
 // Pre-paging: fetches frames from all holders at once, as they become known.
 //
 // A frame waits in the queue of each of its holders, and the first of them that has room in its window is asked. A holder that answers fast gets its
-// window back fast and is asked for more: nobody's share is fixed. What is asked for in total is bounded by the merger's slots, and the rate by the
-// limit on what this host takes in.
+// window back fast and is asked for more: nobody's share is fixed. What is asked for in total is bounded by the merger's slots, and, while a guest runs here, by
+// what its faults may have to wait behind (window.ts); the rate is bounded by the limit on what this host takes in. What somebody waits for is asked for
+// at once, whatever the windows say (demand.ts).
 //
 // What may go wrong with a frame, and what becomes of it:
 //   its holder is silent            another holder is asked; the silent one again when it has answered
@@ -18,11 +19,18 @@ import type { Holder } from '../mam/holders.js';
 import type { RateLimit } from '../wire/rate.js';
 import type { Frame } from './frame.js';
 import { FrameQueue } from './queue.js';
+import type { GatherWindow } from './window.js';
 
 /** Frames asked of one holder at a time: enough to keep it busy, little enough to leave what others need in the merger's slots. */
-const WINDOW_FRAMES = 6;
+const HOLDER_FRAMES = 6;
+/** Of small ones more, */
+const HOLDER_SMALL_FRAMES = 16;
+/** as long as all of them are not more than this. */
+const HOLDER_BYTES = 512 * 1024;
 /** A holder that gave something else than the frame so often is not asked for it any more. */
 const MAX_FAILURES = 3;
+/** Frames that come before all others, at most. */
+const MAX_NEAR = 64;
 
 /** What another try may mend. */
 const DAMAGED: ReadonlySet<AbdmErrorCode> = new Set([
@@ -35,14 +43,23 @@ const DAMAGED: ReadonlySet<AbdmErrorCode> = new Set([
 interface Lane {
   readonly holder: Holder;
   readonly queue: FrameQueue;
-  readonly asked: Set<Frame>;
+  /** What was asked for in bulk, and when. */
+  readonly asked: Map<Frame, number>;
+  askedBytes: number;
+  /** When it last gave something, or was asked while it had nothing to give. */
+  heardAt: number;
+  /** The shortest time in which it gave a frame. */
+  tripMs: number;
 }
 
 export interface GatherOptions {
   merger: Merger;
   limit: RateLimit;
-  /** Gets each frame, and must be done with the slot when it returns. A damaged frame's error is thrown on. */
+  window: GatherWindow;
+  /** Merges a frame and withdraws it. It must be done with the slot when it returns; a damaged frame's error is thrown on. */
   onFrame(frame: Frame, slot: FrameSlot, bytes: number): void;
+  /** A frame that was asked for in vain is worth asking for again. */
+  isWanted(frame: Frame): boolean;
   /** Nobody is left who may have this frame; `why` is what the last one did. */
   onOrphan(frame: Frame, why: AbdmError): void;
   /** Slots that are left to others. */
@@ -54,6 +71,8 @@ export interface GatherOptions {
 export class Gatherer {
   readonly #options: GatherOptions;
   readonly #lanes = new Map<Holder, Lane>();
+  /** Queued frames that come first, next to what a guest waits for. */
+  #near: Frame[] = [];
   /** Frames that are queued or asked for. */
   #pending = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -74,10 +93,31 @@ export class Gatherer {
     for (const holder of holders) this.#lane(holder).queue.push(frame);
   }
 
-  /** A frame that was offered came by another way. */
-  withdraw(frame: Frame): void {
+  /** A frame came by another way, or (`known`, `void`) is not to be fetched any more: what was asked for already is thrown away. */
+  withdraw(frame: Frame, state: 'merged' | 'known' | 'void'): void {
     if (frame.state === 'queued' || frame.state === 'asked') this.#pending--;
-    frame.state = 'merged';
+    frame.state = state;
+  }
+
+  /** Before all others that are queued, in this order. */
+  hasten(frames: readonly Frame[]): void {
+    const others = this.#near.filter((frame) => frame.state === 'queued' && !frames.includes(frame));
+    this.#near = [...frames, ...others].slice(0, MAX_NEAR);
+    this.pump();
+  }
+
+  /** Asks `holder` for a frame that was offered over its urgent connection, now. There must be a free slot. Resolves when that is over, however it ended. */
+  fetchNow(frame: Frame, holder: Holder): Promise<void> {
+    return this.#fetch(this.#lane(holder), frame, true);
+  }
+
+  /** Since when the frame has been asked for in bulk; null: it is not. */
+  askedAt(frame: Frame): number | null {
+    for (const { asked } of this.#lanes.values()) {
+      const at = asked.get(frame);
+      if (at !== undefined) return at;
+    }
+    return null;
   }
 
   /** A holder is up again, or is not any more. */
@@ -93,21 +133,22 @@ export class Gatherer {
 
   /** Asks for as much as windows, slots and the rate allow. */
   pump(): void {
-    const { merger, limit, spareSlots } = this.#options;
+    const { merger, limit, window, spareSlots } = this.#options;
     while (!this.#stopped && merger.freeSlots > spareSlots()) {
-      const found = this.#oldest();
-      if (!found) return;
+      const open = this.#open();
+      const found = this.#nearest(open) ?? this.#oldest(open);
+      // Who is late gives his room back after a while.
+      if (!found) return window.isBounded ? this.#pumpIn(window.lateMs) : undefined;
       const waitMs = limit.waitMs;
       if (waitMs > 0) return this.#pumpIn(waitMs);
-      found.lane.queue.shift();
-      void this.#fetch(found.lane, found.frame);
+      void this.#fetch(found.lane, found.frame, false);
     }
   }
 
   /** Something is wanted, and nobody who could give it answers. */
   get stuck(): boolean {
-    if (this.#pending === 0 || this.#oldest()) return false;
-    return [...this.#lanes.values()].every(({ holder, asked }) => asked.size === 0 || holder.state !== 'up');
+    if (this.#pending === 0) return false;
+    return [...this.#lanes.values()].every((lane) => !isUp(lane) || (lane.asked.size === 0 && !nextOf(lane)));
   }
 
   /** Nothing is wanted of anybody. */
@@ -123,19 +164,49 @@ export class Gatherer {
   #lane(holder: Holder): Lane {
     let lane = this.#lanes.get(holder);
     if (!lane) {
-      lane = { holder, queue: new FrameQueue(), asked: new Set() };
+      const queue = new FrameQueue();
+      lane = { holder, queue, asked: new Map(), askedBytes: 0, heardAt: 0, tripMs: Number.POSITIVE_INFINITY };
       this.#lanes.set(holder, lane);
     }
     return lane;
   }
 
+  /** Who may be asked for more. */
+  #open(): Lane[] {
+    const { window } = this.#options;
+    const lanes = [...this.#lanes.values()].filter(isUp);
+    if (!window.isBounded) return lanes.filter(hasRoom);
+    const busy = lanes.filter((lane) => !this.#isLate(lane) && (lane.asked.size > 0 || nextOf(lane)));
+    const trips = busy.map(({ tripMs }) => tripMs).filter(Number.isFinite);
+    const bytes = window.bytes(Math.max(0, ...trips));
+    if (busy.reduce((sum, { askedBytes }) => sum + askedBytes, 0) >= bytes) return [];
+    // One that is slow, or gone without a word, does not take all of it.
+    const share = busy.length > 1 ? bytes / 2 : bytes;
+    return busy.filter((lane) => hasRoom(lane) && lane.askedBytes < share);
+  }
+
+  /** It was asked, and has given nothing for so long that it can have nothing on the link. */
+  #isLate({ asked, heardAt }: Lane): boolean {
+    return asked.size > 0 && performance.now() - heardAt > this.#options.window.lateMs;
+  }
+
+  /** Of the frames that come first, the first that one of these can be asked for. */
+  #nearest(lanes: readonly Lane[]): Found | undefined {
+    while (this.#near.length > 0 && this.#near[0]!.state !== 'queued') this.#near.shift();
+    for (const frame of this.#near) {
+      if (frame.state !== 'queued') continue;
+      const having = lanes.filter((lane) => frame.holders.includes(lane.holder) && !lane.asked.has(frame));
+      if (having.length > 0) return { frame, lane: having.reduce((a, b) => (isBetter(b, a, frame) ? b : a)) };
+    }
+    return undefined;
+  }
+
   /** Of what can be asked for now, what was divided first: a duplicate's content then mostly comes before it. */
-  #oldest(): { lane: Lane; frame: Frame } | undefined {
-    let oldest: { lane: Lane; frame: Frame } | undefined;
-    for (const lane of this.#lanes.values()) {
-      if (!isUp(lane.holder) || lane.asked.size >= WINDOW_FRAMES) continue;
-      const frame = lane.queue.peek(({ state }) => state === 'queued');
-      if (!frame) continue;
+  #oldest(lanes: readonly Lane[]): Found | undefined {
+    let oldest: Found | undefined;
+    for (const lane of lanes) {
+      const frame = nextOf(lane);
+      if (!frame || lane.asked.has(frame)) continue;
       if (!oldest || frame.id < oldest.frame.id || (frame === oldest.frame && isBetter(lane, oldest.lane, frame))) {
         oldest = { lane, frame };
       }
@@ -143,28 +214,41 @@ export class Gatherer {
     return oldest;
   }
 
-  async #fetch(lane: Lane, frame: Frame): Promise<void> {
+  async #fetch(lane: Lane, frame: Frame, urgent: boolean): Promise<void> {
     const { merger, limit, onFrame } = this.#options;
     const { holder } = lane;
     const slot = merger.acquire();
-    limit.take(frame.bytes || slot.bytes.byteLength);
-    lane.asked.add(frame);
-    frame.state = 'asked';
-    try {
-      const bytes = await holder.get(frame.id, slot.bytes);
-      if (this.#stopped || frame.state !== 'asked') return;
-      onFrame(frame, slot, bytes);
-      holder.frames++;
-      holder.bytes += bytes;
-      frame.state = 'merged';
-      this.#pending--;
-    } catch (cause) {
-      this.#onFailure(frame, holder, asAbdmError(cause));
-    } finally {
-      slot.release();
-      lane.asked.delete(frame);
-      this.pump();
+    const bytes = frame.bytes || slot.bytes.byteLength;
+    const at = performance.now();
+    limit.take(bytes);
+    if (!urgent) {
+      if (lane.asked.size === 0) lane.heardAt = at;
+      lane.asked.set(frame, at);
+      lane.askedBytes += bytes;
     }
+    frame.state = 'asked';
+    frame.asking++;
+    let failure: AbdmError | null = null;
+    try {
+      const got = await holder.get(frame.id, slot.bytes, urgent);
+      lane.tripMs = Math.min(lane.tripMs, performance.now() - at);
+      if (!this.#stopped && frame.state === 'asked') {
+        onFrame(frame, slot, got);
+        holder.frames++;
+        holder.bytes += got;
+      }
+    } catch (cause) {
+      failure = asAbdmError(cause);
+    }
+    slot.release();
+    frame.asking--;
+    if (!urgent) {
+      lane.asked.delete(frame);
+      lane.askedBytes -= bytes;
+      lane.heardAt = performance.now();
+    }
+    if (failure) this.#onFailure(frame, holder, failure);
+    this.pump();
   }
 
   #onFailure(frame: Frame, holder: Holder, error: AbdmError): void {
@@ -177,11 +261,12 @@ export class Gatherer {
       frame.failures.set(holder, failures);
       if (failures >= MAX_FAILURES || !damaged) frame.holders = frame.holders.filter((other) => other !== holder);
     }
-    this.#requeue(frame, holder.state === 'gone' ? goneError(holder.address) : error);
+    if (frame.asking === 0) this.#requeue(frame, holder.state === 'gone' ? goneError(holder.address) : error);
   }
 
   /** In front of all others: it was next before. */
   #requeue(frame: Frame, why: AbdmError): void {
+    if (!this.#options.isWanted(frame)) return this.withdraw(frame, 'known');
     this.#enqueue(frame, (queue) => queue.unshift(frame), why);
   }
 
@@ -196,10 +281,8 @@ export class Gatherer {
   }
 
   #pumpIn(ms: number): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined;
-      this.pump();
-    }, ms);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.pump(), ms);
   }
 
   #fail(error: AbdmError): void {
@@ -207,6 +290,11 @@ export class Gatherer {
     this.stop();
     this.#options.onError(error);
   }
+}
+
+interface Found {
+  lane: Lane;
+  frame: Frame;
 }
 
 /** Of two that have the same frame: who gave something else for it is asked last, otherwise who has less to do comes first. */
@@ -220,6 +308,15 @@ function goneError(what: string): AbdmError {
   return new AbdmError('PEER_GONE', `${what} is gone`);
 }
 
-function isUp({ state }: Holder): boolean {
-  return state === 'up';
+function isUp({ holder }: Lane): boolean {
+  return holder.state === 'up';
+}
+
+function hasRoom({ asked, askedBytes }: Lane): boolean {
+  return asked.size < HOLDER_FRAMES || (asked.size < HOLDER_SMALL_FRAMES && askedBytes < HOLDER_BYTES);
+}
+
+/** The next frame in its queue. */
+function nextOf({ queue }: Lane): Frame | undefined {
+  return queue.peek(({ state }) => state === 'queued');
 }

@@ -1,9 +1,10 @@
-// The images that a migration is merged into: opened when the source has said how large they are, visible under their names only when whole.
+// The images that a migration is merged into: opened when the source has said how large they are, visible under their names only when whole. One of them
+// may fail alone: nothing is written to it any more then, nor read from it, and the others go on.
 
-import { AbdmError } from '../../bindings/errors.js';
-import type { PageSink } from '../../bindings/merger.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { Merger, PageSink } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import type { ImageSink } from '../image/image.js';
+import { type GuestSink, type ImageSink, isGuestSink } from '../image/image.js';
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
@@ -11,11 +12,14 @@ export interface ImageTarget {
   /** Where a destination notes what it needs to go on after it died; no file: it cannot. */
   readonly statePath?: string;
   /** Begins the image, once its size is known. */
-  open(bytes: number, left?: LeftOver): ImageSink;
+  open(bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 export class Images implements PageSink {
+  /** Called when one cannot be written or read; `fail` it then. It may be called again before that is done. */
+  onError: (vm: number, error: AbdmError) => void = () => {};
   readonly #sinks: ImageSink[] = [];
+  readonly #failed = new Set<number>();
   readonly #left: LeftOver | undefined;
 
   private constructor(left: LeftOver | undefined) {
@@ -36,7 +40,7 @@ export class Images implements PageSink {
     }
     const images = new Images(left);
     try {
-      for (const { name, bytes } of announced) images.#sinks.push(byName.get(name)!.open(bytes, left));
+      for (const { name, bytes } of announced) images.#sinks.push(await byName.get(name)!.open(bytes, left));
     } catch (error) {
       await images.giveUp();
       throw error;
@@ -44,37 +48,82 @@ export class Images implements PageSink {
     return images;
   }
 
+  /** What a VM becomes. */
+  sink(vm: number): ImageSink {
+    return this.#sinks[vm]!;
+  }
+
+  /** The guest that a VM becomes; null if it becomes none. */
+  guest(vm: number): GuestSink | null {
+    const sink = this.sink(vm);
+    return isGuestSink(sink) ? sink : null;
+  }
+
+  /** Some of them are guests. */
+  get haveGuests(): boolean {
+    return this.#sinks.some(isGuestSink);
+  }
+
+  /** This one is not written to, read or committed any more. */
+  fail(vm: number): void {
+    this.#failed.add(vm);
+  }
+
+  hasFailed(vm: number): boolean {
+    return this.#failed.has(vm);
+  }
+
+  /** Before a guest runs: what it would take for its pages, and is not what they are to be, it waits for. */
+  forgetStale(vm: number, merger: Merger): void {
+    const guest = this.guest(vm);
+    if (!guest || this.#failed.has(vm)) return;
+    for (let page = nextSet(guest.present, 0); page >= 0; ) {
+      const unmerged = merger.nextUnmerged(vm, page);
+      if (unmerged < 0) return;
+      if (unmerged === page) guest.forget(page++, 1);
+      page = nextSet(guest.present, Math.max(page, unmerged));
+    }
+  }
+
   write(vm: number, pfn: number, memory: Uint8Array, offset: number, bytes: number): void {
-    this.#sinks[vm]!.write(pfn, memory, offset, bytes);
+    this.#try(vm, (sink) => sink.write(pfn, memory, offset, bytes));
   }
 
   zero(vm: number, pfn: number, pages: number): void {
-    this.#sinks[vm]!.zero(pfn, pages);
+    this.#try(vm, (sink) => sink.zero(pfn, pages));
   }
 
-  // No guest runs on these images before they are whole: what was merged into them is still there.
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean {
-    this.#sinks[vm]!.read(pfn, memory, offset);
-    return true;
+    return this.#try(vm, (sink) => sink.read(pfn, memory, offset));
   }
 
-  /** Makes all of them visible. @throws {AbdmError} IMAGE. */
-  async commit(): Promise<void> {
-    for (const sink of this.#sinks) await sink.commit();
-  }
-
-  /** Lets go of them as they are, where that is possible. */
-  async leave(): Promise<void> {
-    for (const sink of this.#sinks) await (sink.leave?.() ?? sink.discard());
+  /** False if that was not possible. */
+  #try(vm: number, run: (sink: ImageSink) => void): boolean {
+    if (this.#failed.has(vm)) return false;
+    try {
+      run(this.#sinks[vm]!);
+      return true;
+    } catch (error) {
+      this.onError(vm, asAbdmError(error));
+      return false;
+    }
   }
 
   /** Lets go of them when nothing was merged yet: what an earlier destination has left, and nobody else has, stays. */
-  giveUp(): Promise<void> {
-    return this.#left === 'keep' ? this.leave() : this.discard();
+  async giveUp(): Promise<void> {
+    for (const sink of this.#sinks) await (this.#left === 'keep' ? leave(sink) : sink.discard());
   }
+}
 
-  /** Removes what is there so far. */
-  async discard(): Promise<void> {
-    for (const sink of this.#sinks) await sink.discard();
-  }
+/** Lets go of an image as it is, where that is possible. */
+export async function leave(sink: ImageSink): Promise<void> {
+  await (sink.leave?.() ?? sink.discard());
+}
+
+/** The first page from `page` on whose bit is set, or -1. */
+function nextSet(bitmap: Uint8Array, page: number): number {
+  let at = page >>> 3;
+  let bits = (bitmap[at] ?? 0) & (0xff << (page & 7));
+  while (bits === 0 && ++at < bitmap.length) bits = bitmap[at]!;
+  return bits === 0 ? -1 : at * 8 + 31 - Math.clz32(bits & -bits);
 }

@@ -12,11 +12,15 @@ export interface LostPages {
 /** So many ranges stand in a message; the summary has all of them. */
 const RANGES_SAID = 8;
 
-/** The pages that are not in place. */
-export function lostPages(merger: Merger, vms: readonly { name: string; pages: number }[]): LostPages[] {
+/** The pages that are not in place, of the VMs that are `wanted`. */
+export function lostPages(
+  merger: Merger,
+  vms: readonly { name: string; pages: number }[],
+  wanted: (vm: number) => boolean,
+): LostPages[] {
   return vms.flatMap(({ name, pages }, vm) => {
     const ranges: [number, number][] = [];
-    for (let first = merger.nextUnmerged(vm); first >= 0; ) {
+    for (let first = wanted(vm) ? merger.nextUnmerged(vm) : -1; first >= 0; ) {
       let last = first;
       while (last + 1 < pages && !merger.isMerged(vm, last + 1)) last++;
       ranges.push([first, last]);

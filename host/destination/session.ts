@@ -1,38 +1,47 @@
-// One migration at its destination, from the moment that it is known what comes until every page is in place, or it is certain that it never will be:
-// what is known of its frames, who has them, and what is merged. Knows nothing of who listens, who connects, and who owns the VM.
+// One migration at its destination, from the moment that it is known what comes until every page is in place, or it is certain that it never will be.
+// Knows nothing of who listens, who connects, and who owns the VMs. Its parts:
 //
-// What is known of frames comes from the source, as records on the control channel; and, where that is not there, from the nodes: the records that
-// they keep, and at last the lists of what they have.
+//   known.ts    which frames there are, who has them, and which are wanted
+//   gather.ts   fetches those, from all nodes at once
+//   demand.ts   fetches what somebody waits for, before all else
+//   frames.ts   what comes straight from the source
+//   search.ts   the nodes' index, and what will never come
+//
+// Of two frames with the same page the later has it. A VM whose guest runs here (`start`) has its last version in place or still to come: what is
+// in place there is never written again. One VM of a gang may fail alone.
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
-import { AbdmError, type AbdmErrorCode, asAbdmError } from '../../bindings/errors.js';
-import { type FrameSlot, Merger } from '../../bindings/merger.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import { type FrameSlot, type MergedFrame, Merger } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import { MANIFEST_ID, type VmShape } from '../mam/catalog.js';
+import type { GuestSink, ImageSink } from '../image/image.js';
+import type { VmShape } from '../mam/catalog.js';
 import { CatalogReader } from '../mam/catalog-reader.js';
 import { type Holder, Holders } from '../mam/holders.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { Opener } from '../mam/seal.js';
+import type { FaultLatency } from '../summary.js';
 import type { RateLimit } from '../wire/rate.js';
-import { RecordReader } from '../wire/records.js';
 import type { Security } from '../wire/security.js';
+import { Demand } from './demand.js';
 import type { Ending } from './ending.js';
 import type { Frame } from './frame.js';
 import { FrameLane } from './frames.js';
 import { Gatherer } from './gather.js';
 import { Images, type ImageTarget } from './images.js';
+import { KnownFrames } from './known.js';
 import { lostError, lostPages } from './lost.js';
+import { Search, SPOILT } from './search.js';
+import { GatherWindow } from './window.js';
 
 /** Frames that can be in memory at a time. */
 const SLOTS = 32;
 /** Of these, while the source sends frames itself: what it sends is not held up by what waits at nodes. */
 const LANE_SLOTS = 6;
-/** How often what stands still is looked at. */
-const TEND_MS = 250;
-/** How often all nodes are asked for what nobody is known to have. */
-const SEARCH_MS = 2_000;
-/** Lists of holders that are shared between frames. */
-const MAX_LISTS = 65_536;
+/** Beside them, where there are guests: what they wait for is held up by nothing. */
+const URGENT_SLOTS = 8;
+/** Of those, what the source sends because a guest waits for it. */
+const URGENT_LANE_SLOTS = 2;
 
 export interface SessionOptions {
   migration: string;
@@ -49,6 +58,12 @@ export interface SessionOptions {
   others(): readonly NodeRef[];
   /** Nothing at all came from those who have what is missing, for so long. */
   stuckMs: number;
+  /** Asks the source for pages of a VM; false: there is nobody to be asked. */
+  ask?(vm: number, pfns: readonly number[]): boolean;
+  /** Every page of this VM is in place: called once for each. */
+  onWhole?(vm: number): void;
+  /** This VM has failed, whoever found that: called once for each. The others go on; if there are none, `onEnd` is called as well. */
+  onVmFailed?(vm: number, error: AbdmError): void;
   /** Called once. */
   onEnd(ending: Ending): void;
 }
@@ -60,51 +75,101 @@ export class Session {
   frameBytes = 0;
   /** A source is there that makes frames anew when they are lost, and that still owns the VM. */
   hasSource = false;
-  /** Records are read from the nodes. */
-  followsIndex = false;
   readonly #options: SessionOptions;
   readonly #images: Images;
   readonly #opener: Opener;
-  readonly #catalog: CatalogReader;
+  readonly #window = new GatherWindow();
   readonly #gatherer: Gatherer;
-  readonly #frames = new Map<number, Frame>();
-  /** Lists of holders, by their ids. */
-  readonly #lists = new Map<string, readonly Holder[]>();
-  /** Frames that nobody is known to have. */
-  readonly #orphans = new Map<Frame, AbdmError>();
-  /** What the source calls a node: its place in this list. */
-  #named: Holder[] = [];
+  readonly #known: KnownFrames;
+  readonly #demand: Demand;
+  readonly #search: Search;
   /** How many frames there are, once that is known. */
   #total: number | null = null;
+  /** The source will never say how many there are. */
+  #forsaken = false;
   #lanes = 0;
-  /** Frames that came straight from the source of an earlier destination: what stood before their payloads. */
-  #restorable: { frame: Frame; meta: Uint8Array }[] = [];
-  #searchedAt = Number.NEGATIVE_INFINITY;
-  #stuckSince: number | null = null;
-  #tending: NodeJS.Timeout;
-  #busy = false;
+  /** VMs whose guest runs here. */
+  readonly #started = new Set<number>();
+  /** VMs whose pages are all in place. */
+  readonly #whole = new Set<number>();
+  /** By VM: a page that was not in place when it was last looked at. */
+  readonly #unmerged: number[];
+  /** Images that could not be written, in the midst of a merge. */
+  #failing: { vm: number; error: AbdmError }[] = [];
   #over = false;
 
   private constructor(options: SessionOptions, images: Images, merger: Merger, opener: Opener, catalog: CatalogReader) {
+    const { vms, limit, security, migration, left } = options;
     this.#options = options;
     this.#images = images;
     this.merger = merger;
     this.#opener = opener;
-    this.#catalog = catalog;
+    this.#unmerged = vms.map(() => 0);
+    const hasFailed = (vm: number) => images.hasFailed(vm);
     this.holders = new Holders({
-      migration: options.migration,
-      security: options.security,
+      migration,
+      security,
+      urgent: images.haveGuests,
       onChange: (holder) => this.#guard(() => this.#gatherer.onHolder(holder)),
     });
-    this.#gatherer = new Gatherer({
+    const urgentSlots = images.haveGuests ? URGENT_SLOTS : 0;
+    const gatherer = new Gatherer({
       merger,
-      limit: options.limit,
+      limit,
+      window: this.#window,
       onFrame: (frame, slot, bytes) => this.#onFrame(frame, slot, bytes),
-      onOrphan: (frame, why) => this.#onOrphan(frame, why),
-      spareSlots: () => (this.#lanes > 0 ? LANE_SLOTS : options.left === 'keep' ? 1 : 0),
+      isWanted: (frame) => this.#known.isWanted(frame),
+      onOrphan: (frame, why) => this.#known.orphan(frame, why),
+      spareSlots: () => urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0),
       onError: (error) => this.#end({ how: 'failed', error }),
     });
-    this.#tending = setInterval(() => void this.#tend(), TEND_MS);
+    this.#gatherer = gatherer;
+    const known = new KnownFrames({
+      merger,
+      gatherer,
+      holders: this.holders,
+      vms,
+      hasFailed,
+      onOrphan: (frame, why) => this.#onOrphan(frame, why),
+    });
+    this.#known = known;
+    this.#demand = new Demand({
+      merger,
+      gatherer,
+      known,
+      window: this.#window,
+      vms,
+      ask: (vm, pfns) => options.ask?.(vm, pfns) ?? false,
+      spareSlots: Math.min(urgentSlots, URGENT_LANE_SLOTS),
+    });
+    this.#search = new Search({
+      holders: this.holders,
+      gatherer,
+      known,
+      catalog,
+      restores: left === 'keep',
+      stuckMs: options.stuckMs,
+      others: options.others,
+      total: () => this.#total,
+      isFinal: () => this.#isFinal,
+      isWanting: () => this.#isFinal && gatherer.idle && !this.#search.restoring && !this.#isWhole(),
+      hasFreeSlot: () => merger.freeSlots > 0,
+      restore: (frame, meta) => this.#restore(frame, meta),
+      onLost: (why) => this.#lose(why),
+      onEnd: (ending) => this.#end(ending),
+    });
+    images.onError = (vm, error) => {
+      images.fail(vm);
+      this.#failing.push({ vm, error });
+    };
+    for (const vm of vms.keys()) {
+      const guest = images.guest(vm);
+      if (!guest?.hasRun) continue;
+      merger.adopt(vm, guest.present);
+      merger.freeze(vm);
+      this.#started.add(vm);
+      this.#window.isBounded = true;
+    }
   }
 
   /** Opens the images. @throws {AbdmError} and then nothing is left open. */
@@ -112,7 +177,8 @@ export class Session {
     const { key, vms, targets, left } = options;
     const images = await Images.open(vms, targets, left);
     try {
-      const merger = await Merger.create({ key, vms, slots: SLOTS });
+      const slots = SLOTS + (images.haveGuests ? URGENT_SLOTS : 0);
+      const merger = await Merger.create({ key, vms, slots });
       return new Session(options, images, merger, await Opener.create(key), await CatalogReader.create(key));
     } catch (error) {
       await images.giveUp();
@@ -139,6 +205,36 @@ export class Session {
     );
   }
 
+  /** Records are read from the nodes. */
+  set followsIndex(follows: boolean) {
+    this.#search.followsIndex = follows;
+  }
+
+  /** Nodes that answer. */
+  get upHolders(): Holder[] {
+    return [...this.holders].filter(({ state }) => state === 'up');
+  }
+
+  /** What a VM becomes: whoever owns the VMs brings it to an end. */
+  sink(vm: number): ImageSink {
+    return this.#images.sink(vm);
+  }
+
+  /** The guest that a VM becomes; null if it becomes none. */
+  guest(vm: number): GuestSink | null {
+    return this.#images.guest(vm);
+  }
+
+  /** Pages that the guest of a VM has waited for. */
+  postcopyRequests(vm: number): number {
+    return this.#demand.requests(vm);
+  }
+
+  /** How long it waited for them; null: for none. */
+  faults(vm: number): FaultLatency | null {
+    return this.#demand.latency(vm);
+  }
+
   /** The nodes that may have frames. */
   join(nodes: readonly NodeRef[]): void {
     for (const node of nodes) this.holders.of(node);
@@ -146,59 +242,78 @@ export class Session {
 
   /** The source's list of nodes, to which its records refer; `anew`: instead of the one before. */
   name(nodes: readonly NodeRef[], anew: boolean): void {
-    if (anew) this.#named = [];
-    for (const node of nodes) this.#named.push(this.holders.of(node));
-    if (this.#named.length > 256) throw new AbdmError('PROTOCOL', 'the source has named more than 256 nodes');
+    this.#known.name(nodes, anew);
   }
 
   /** A RECORDS body. @throws {AbdmError} PROTOCOL. */
   onRecords(body: Uint8Array): void {
-    const { vms } = this.#options;
-    const limits = { nodes: this.#named.length, vms: vms.length, imagePages: (vm: number) => vms[vm]!.pages };
-    new RecordReader(limits).read(body, ({ frameId, frameBytes, nodes, nodeIndexes }) => {
-      const holders = Array.from(nodeIndexes.subarray(0, nodes), (index) => this.#named[index]!);
-      this.#know(frameId, frameBytes, holders);
-    });
-    this.#gatherer.pump();
-    this.#check();
+    this.#known.onRecords(body);
+    this.#advance();
   }
 
-  /** A connection on which the source sends frames itself. */
-  lane(): FrameLane {
+  /** A DISCARD body. @throws {AbdmError} PROTOCOL. */
+  onDiscard(body: Uint8Array): void {
+    this.#known.onDiscard(body);
+    this.#advance();
+  }
+
+  /** A connection on which the source sends frames itself; `isUrgent`: those that somebody waits for. */
+  lane(isUrgent = false): FrameLane {
+    const { merger } = this;
+    const spareSlots = isUrgent || !this.#images.haveGuests ? 0 : URGENT_SLOTS;
     this.#lanes++;
-    return new FrameLane(this.merger, this.#options.limit, {
-      onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
-      onClose: () => {
-        this.#lanes--;
-        this.#guard(() => this.#gatherer.pump());
+    return new FrameLane(
+      { merger, limit: this.#options.limit, isUrgent, spareSlots },
+      {
+        onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
+        onClose: () => {
+          this.#lanes--;
+          this.#guard(() => this.#gatherer.pump());
+        },
       },
-    });
+    );
   }
 
   /** The source has divided everything, into so many frames, and makes none anew. */
   divided(frames: number): void {
     this.#total = frames;
-    this.#check();
+    this.#advance();
   }
 
-  /** Makes the images visible under their names. @throws {AbdmError} IMAGE. */
-  commit(): Promise<void> {
-    return this.#images.commit();
+  /** The source is gone for good, and has not said how many frames there are: there will be no others than those that are known, or that a node has. */
+  forsaken(): void {
+    this.#forsaken = true;
+    this.#advance();
+  }
+
+  /**
+   * The guest of this VM runs from now on. All that is not in place it waits for, and what is in place is its own. Call it before the guest runs, when it is known of
+   * every page in which frame its last version comes.
+   */
+  start(vm: number): void {
+    if (this.#started.has(vm) || this.#over) return;
+    this.#started.add(vm);
+    this.#images.forgetStale(vm, this.merger);
+    this.merger.freeze(vm);
+    this.#sayFailed();
+    this.#advance();
+  }
+
+  /** The guest of this VM waits for page `pfn`. */
+  fault(vm: number, pfn: number): void {
+    if (!this.#images.hasFailed(vm)) this.#guard(() => this.#demand.fault(vm, pfn));
+  }
+
+  /** Nothing more is merged into this VM; the others go on. */
+  failVm(vm: number, error: AbdmError): void {
+    if (this.#images.hasFailed(vm)) return;
+    this.#images.fail(vm);
+    this.#afterFailure(vm, error);
   }
 
   /** Lets go of images into which nothing was merged. */
   giveUp(): Promise<void> {
     return this.#images.giveUp();
-  }
-
-  /** Removes what of the images is there so far. */
-  discard(): Promise<void> {
-    return this.#images.discard();
-  }
-
-  /** Leaves what of the images is there so far. */
-  leave(): Promise<void> {
-    return this.#images.leave();
   }
 
   /** Nothing more is merged, nobody asked any more; `drop`: and the nodes are told to forget the migration. */
@@ -208,208 +323,148 @@ export class Session {
     this.holders.end();
   }
 
-  #know(id: number, bytes: number, holders: readonly Holder[]): Frame {
-    let frame = this.#frames.get(id);
-    if (!frame) {
-      frame = { id, bytes, holders: [], state: 'known', failures: null };
-      this.#frames.set(id, frame);
-    }
-    const { state } = frame;
-    const more = holders.filter((holder) => !frame.holders.includes(holder) && holder.state !== 'gone');
-    // The latest word comes first. Lists are shared where they are the same as before.
-    if (more.length > 0) frame.holders = this.#shared([...more, ...frame.holders]);
-    frame.bytes = bytes;
-    if (state === 'merged') return frame;
-    if (state !== 'known') this.#gatherer.addHolders(frame, more);
-    else if (frame.holders.length === 0) this.#onOrphan(frame, new AbdmError('PEER_GONE', `no node has frame ${id}`));
-    else {
-      this.#orphans.delete(frame);
-      this.#gatherer.offer(frame);
-    }
-    return frame;
-  }
-
-  #shared(holders: readonly Holder[]): readonly Holder[] {
-    const name = holders.map(({ id }) => id).join();
-    const known = this.#lists.get(name);
-    if (known) return known;
-    if (this.#lists.size < MAX_LISTS) this.#lists.set(name, holders);
-    return holders;
-  }
-
   #onFrame(frame: Frame, slot: FrameSlot, bytes: number): void {
-    this.frameBytes += bytes;
-    this.#merge(frame.id, slot, bytes);
-    // The gatherer counts it as merged when this returns.
-    queueMicrotask(() => this.#guard(() => this.#afterMerge()));
+    this.#merge(frame, slot, bytes);
+    this.#guard(() => this.#advance());
   }
 
-  #onDirectFrame(id: number, slot: FrameSlot, bytes: number): void {
+  /** Resolves, if that is not now, when the source need not be there any more for what this frame has brought. */
+  #onDirectFrame(id: number, slot: FrameSlot, bytes: number): Promise<void> | null {
     if (this.#over) throw new AbdmError('PEER_GONE', 'the migration is over here');
-    this.frameBytes += bytes;
     try {
-      this.#merge(id, slot, bytes);
+      const held = this.#merge(id, slot, bytes);
+      this.#guard(() => this.#advance());
+      return held;
     } catch (error) {
-      // A damaged frame is its sender's to send again; an image that cannot be written is nobody's fault there.
+      // A damaged frame is its sender's to send again; all else is nobody's fault there.
       if (!SPOILT.has(asAbdmError(error).code)) this.#end({ how: 'failed', error: asAbdmError(error) });
       throw error;
     }
-    const frame = this.#frames.get(id);
-    if (frame) this.#settle(frame);
-    else this.#frames.set(id, { id, bytes, holders: [], state: 'merged', failures: null });
-    this.#guard(() => this.#afterMerge());
   }
 
-  /** It was merged, and not by the gatherer. */
-  #settle(frame: Frame): void {
-    if (frame.state === 'merged') return;
-    this.#orphans.delete(frame);
-    this.#gatherer.withdraw(frame);
-  }
-
-  /** @throws {AbdmError} what is wrong with the frame. */
-  #merge(id: number, slot: FrameSlot, bytes: number): void {
+  /** Merges a frame, or one that is known by its number only. Returns as `#onMerged` does. @throws {AbdmError} what is wrong with it. */
+  #merge(frame: Frame | number, slot: FrameSlot, bytes: number): Promise<void> | null {
+    this.frameBytes += bytes;
+    this.#window.arrived(bytes);
+    const id = typeof frame === 'number' ? frame : frame.id;
     const frameBytes = this.#options.sealed ? this.#opener.open(id, slot.bytes.subarray(0, bytes)) : bytes;
     const { byteOffset, buffer } = slot.bytes;
     if (frameBytes < 16 || new DataView(buffer, byteOffset).getBigUint64(8, true) !== BigInt(id)) {
       throw new AbdmError('FRAME_MALFORMED', `what came for frame ${id} is another frame`);
     }
-    this.merger.merge(slot, frameBytes, this.#images);
+    const merged = this.merger.merge(slot, frameBytes, this.#images, this.#known.onSuperseded);
+    return this.#onMerged(typeof frame === 'number' ? this.#known.arrived(id, bytes, merged.vm) : frame, merged);
   }
 
-  #afterMerge(): void {
-    for (const id of this.merger.wanted) this.#fetchAgain(id);
-    this.#check();
-  }
-
-  /** A duplicate's content was overwritten in its image since: its frame has it still. */
-  #fetchAgain(id: number): void {
-    const frame = this.#frames.get(id);
-    if (frame && frame.state !== 'merged') return;
-    if (!frame || frame.holders.length === 0) {
-      throw new AbdmError('FRAME_LOST', `frame ${id} is needed again, and no node keeps it`);
+  /** Merges what the images have of a frame. @throws {AbdmError} if it is not that. */
+  #restore(frame: Frame, meta: Uint8Array): void {
+    const slot = this.merger.acquire();
+    try {
+      const merged = this.merger.restore(slot, meta, this.#images);
+      if (merged.id !== frame.id) {
+        throw new AbdmError('FRAME_MALFORMED', `the record of frame ${frame.id} is of frame ${merged.id}`);
+      }
+      this.#onMerged(frame, merged);
+    } finally {
+      slot.release();
     }
-    this.#gatherer.offer(frame);
-    this.#gatherer.pump();
+    this.#guard(() => this.#advance());
   }
 
+  /** Resolves when every page that it has brought is in place, if the source must be asked for some; null: it need not. */
+  #onMerged(frame: Frame, { waitsFor }: MergedFrame): Promise<void> | null {
+    frame.waitsFor = waitsFor;
+    this.#known.merged(frame);
+    this.#known.sweep();
+    for (const id of waitsFor) this.#known.need(id);
+    this.#sayFailed();
+    const unkept = waitsFor.filter((id) => this.#known.isUnkept(id));
+    return unkept.length > 0 ? this.#demand.hold(frame.id, unkept) : null;
+  }
+
+  /** Nobody has a wanted frame. Before the source has left, it sees to what is gone with a node, but not to what a node has spoilt. */
   #onOrphan(frame: Frame, why: AbdmError): void {
-    this.#orphans.set(frame, why);
-    if (this.hasSource && SPOILT.has(why.code)) this.#end({ how: 'failed', error: why });
+    if (!this.hasSource || !SPOILT.has(why.code)) return;
+    if (this.#started.size === 0) return this.#end({ how: 'failed', error: why });
+    const pages = this.#options.vms[frame.vm]?.pages ?? 0;
+    for (let pfn = 0; pfn < pages; pfn++) {
+      if (this.merger.newest(frame.vm, pfn) === frame.id) void this.#demand.want(frame.vm, pfn, frame.id);
+    }
+  }
+
+  /** Images that could not be written to, or read, in the midst of something else. */
+  #sayFailed(): void {
+    for (const { vm, error } of this.#failing.splice(0)) this.#afterFailure(vm, error);
+  }
+
+  #afterFailure(vm: number, error: AbdmError): void {
+    this.#known.failVm(vm);
+    this.#demand.failVm(vm);
+    this.#options.onVmFailed?.(vm, error);
+    if (this.#options.vms.every((_, other) => this.#images.hasFailed(other))) this.#end({ how: 'failed', error });
+    else this.#advance();
+  }
+
+  /** Something is known or in place that was not. */
+  #advance(): void {
+    if (this.#over) return;
+    for (const vm of this.#options.vms.keys()) this.#checkVm(vm);
+    this.#window.isBounded = [...this.#started].some((vm) => !this.#isDone(vm));
+    this.#gatherer.pump();
+    this.#demand.look();
+    if (this.#isFinal) this.#check();
+  }
+
+  /** Says once that a VM is whole. What a guest runs on stays; what one does not run on may be superseded as long as not all frames are known. */
+  #checkVm(vm: number): void {
+    if (this.#isDone(vm) || !(this.#started.has(vm) || this.#allKnown) || !this.#isComplete(vm)) return;
+    this.#whole.add(vm);
+    this.#options.onWhole?.(vm);
+  }
+
+  /** Every page is in place. */
+  #isComplete(vm: number): boolean {
+    const at = this.#unmerged[vm]!;
+    if (at < this.#options.vms[vm]!.pages && !this.merger.isMerged(vm, at)) return false;
+    let next = this.merger.nextUnmerged(vm, at);
+    // What was in place before it may not be any more.
+    if (next < 0 && at > 0) next = this.merger.nextUnmerged(vm);
+    this.#unmerged[vm] = Math.max(0, next);
+    return next < 0;
   }
 
   #check(): void {
-    const { merger } = this;
-    if (this.#total === null || merger.frames < this.#total || !this.#gatherer.idle || this.#orphans.size > 0) return;
-    const missing = lostPages(merger, this.#options.vms);
-    if (missing.length === 0) return this.#end({ how: 'whole' });
-    this.#end({
-      how: 'lost',
-      lost: missing,
-      error: lostError(missing, 'all frames were merged, and they were in none'),
-    });
-  }
-
-  /** Now and then: reads the nodes' index where that is asked for, and finds out what will never come. */
-  async #tend(): Promise<void> {
-    if (this.#busy || this.#over) return;
-    this.#busy = true;
-    try {
-      const isComplete = this.#total !== null && this.#frames.size >= this.#total;
-      if (this.followsIndex && !isComplete) await this.readIndex();
-      this.#restore();
-      const searches = this.#isWanting() && performance.now() - this.#searchedAt > SEARCH_MS;
-      if (searches) await this.#search();
-      if (this.#over) return;
-      const unreachable = [...this.holders].filter(({ state }) => state === 'away' || state === 'silent');
-      const isWanting = this.#isWanting();
-      if (searches && isWanting && unreachable.length === 0) this.#lose();
-      else this.#watch(isWanting || this.#gatherer.stuck, unreachable);
-    } catch (error) {
-      this.#end({ how: 'failed', error: asAbdmError(error) });
-    } finally {
-      this.#busy = false;
+    if (this.#isWhole()) return this.#end({ how: 'whole' });
+    const { orphans, coming } = this.#known;
+    const isTold = this.#total !== null && this.#allKnown;
+    if (isTold && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
+      this.#lose('all frames were merged, and they were in none');
     }
   }
 
-  /** Reads what the nodes keep of records. @throws {AbdmError} */
-  async readIndex(): Promise<void> {
-    await this.#catalog.poll(up(this.holders), ({ frameId, frameBytes }, nodes, meta) => {
-      const holders = nodes.map((node) => this.holders.of(node));
-      const frame = this.#know(frameId, frameBytes, holders);
-      if (!meta || this.#options.left !== 'keep') return;
-      this.#restorable.push({ frame, meta: meta.slice() });
-      this.#restore();
-    });
-    this.#guard(() => this.#gatherer.pump());
+  /** It is whole, or never will be, and nothing of it is wanted. */
+  #isDone(vm: number): boolean {
+    return this.#whole.has(vm) || this.#images.hasFailed(vm);
   }
 
-  /** Merges what the images still have of frames that no node has. */
-  #restore(): void {
-    while (!this.#over && this.#restorable.length > 0 && this.merger.freeSlots > 0) {
-      const { frame, meta } = this.#restorable.pop()!;
-      if (frame.state === 'merged') continue;
-      const slot = this.merger.acquire();
-      try {
-        const { id } = this.merger.restore(slot, meta, this.#images);
-        if (id !== frame.id)
-          throw new AbdmError('FRAME_MALFORMED', `the record of frame ${frame.id} is of frame ${id}`);
-        this.#settle(frame);
-      } catch (cause) {
-        const error = asAbdmError(cause);
-        if (!SPOILT.has(error.code)) throw error;
-        if (frame.state === 'known') this.#orphans.set(frame, error);
-      } finally {
-        slot.release();
-      }
-    }
-    this.#guard(() => this.#afterMerge());
+  /** All is here that there is. */
+  #isWhole(): boolean {
+    return this.#allKnown && this.#options.vms.every((_, vm) => this.#isDone(vm));
   }
 
-  /** Everything that can be had is here, and it is not everything. */
-  #isWanting(): boolean {
-    if (this.#total === null || !this.#gatherer.idle || this.#restorable.length > 0) return false;
-    return this.#orphans.size > 0 || this.#frames.size < this.#total;
+  /** It is known how many frames there are, or that it never will be. */
+  get #isFinal(): boolean {
+    return this.#total !== null || this.#forsaken;
   }
 
-  /** Asks every node that there is for what nobody is known to have: others may have restored it. */
-  async #search(): Promise<void> {
-    await this.readIndex();
-    this.join(this.#options.others());
-    const lists = up(this.holders).map((holder) =>
-      holder.list(1, MANIFEST_ID, (ids) => {
-        for (const id of ids) {
-          const frame = this.#frames.get(id);
-          if (frame && (frame.state !== 'known' || frame.failures?.has(holder))) continue;
-          if (!frame && this.#frames.size >= this.#total!) continue;
-          this.#know(id, 0, [holder]);
-        }
-      }),
-    );
-    await Promise.allSettled(lists);
-    this.#searchedAt = performance.now();
-    this.#gatherer.pump();
+  get #allKnown(): boolean {
+    return this.#total === null ? this.#forsaken : this.#known.size >= this.#total;
   }
 
-  /** What is missing is lost. */
-  #lose(): void {
-    const lost = lostPages(this.merger, this.#options.vms);
-    if (lost.length === 0) return this.#end({ how: 'whole' });
-    const [why] = this.#orphans.values();
-    this.#end({ how: 'lost', lost, error: lostError(lost, why?.message ?? 'no node has their frames') });
-  }
-
-  /** Nobody waits for ever for nodes that do not answer; before the source has left it sees to that. */
-  #watch(isStuck: boolean, unreachable: readonly Holder[]): void {
-    if (!isStuck || this.#total === null) {
-      this.#stuckSince = null;
-      return;
-    }
-    this.#stuckSince ??= performance.now();
-    if (performance.now() - this.#stuckSince < this.#options.stuckMs) return;
-    const who = unreachable.map(({ address, why }) => `${address} (${why?.message ?? 'not reached yet'})`).join(', ');
-    const text = `what is missing may be at nodes that do not answer: ${who}; start this again when they can be reached`;
-    this.#end({ how: 'stuck', error: new AbdmError('PEER_UNREACHABLE', text) });
+  /** What is not in place will never be. */
+  #lose(why: string): void {
+    const lost = lostPages(this.merger, this.#options.vms, (vm) => !this.#isDone(vm));
+    this.#end(lost.length === 0 ? { how: 'whole' } : { how: 'lost', lost, error: lostError(lost, why) });
   }
 
   #guard(run: () => void): void {
@@ -424,7 +479,8 @@ export class Session {
   #stop(): void {
     this.#over = true;
     this.#gatherer.stop();
-    clearInterval(this.#tending);
+    this.#demand.stop();
+    this.#search.stop();
   }
 
   #end(ending: Ending): void {
@@ -432,17 +488,4 @@ export class Session {
     this.#stop();
     this.#options.onEnd(ending);
   }
-}
-
-/** A node gave something else than it was given: no use asking it again, and no reason to trust it with the rest. */
-const SPOILT: ReadonlySet<AbdmErrorCode> = new Set([
-  'FRAME_LOST',
-  'FRAME_MALFORMED',
-  'FRAME_CHECKSUM',
-  'FRAME_TAG',
-  'CONTENT_MISMATCH',
-]);
-
-function up(holders: Iterable<Holder>): Holder[] {
-  return [...holders].filter(({ state }) => state === 'up');
 }

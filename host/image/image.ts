@@ -81,7 +81,7 @@ export interface GuestSink extends ImageSink {
   readonly guestId: string;
   /** It has run, or does: begun by somebody before us. */
   readonly hasRun: boolean;
-  /** Pages that are there already, as a bitmap: what an earlier destination had written. */
+  /** Pages that are there, as a bitmap: what an earlier destination had written, and since then always what there is. */
   readonly present: Uint8Array;
   /** Called with each page that it waits for, once; set it before `run`. */
   onFault: (pfn: number) => void;

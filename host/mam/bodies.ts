@@ -99,11 +99,13 @@ export function decodeFound(body: Uint8Array): FoundMigration[] {
   });
 }
 
-export function decodeClaim(body: Uint8Array): { token: string; by: string; release: boolean } {
+export function decodeClaim(body: Uint8Array): { token: string; by: string; release: boolean; forGood: boolean } {
   const json = decodeJson(body, 'CLAIM');
   const by = printable(need.string(json, 'by', 'CLAIM', MAX_CLAIMANT_CHARS));
-  const release = optional(json, 'release', () => need.boolean(json, 'release', 'CLAIM')) ?? false;
-  return { token: needHex(json, 'token', 'CLAIM'), by, release };
+  const flag = (name: string) => optional(json, name, () => need.boolean(json, name, 'CLAIM')) ?? false;
+  const [release, forGood] = [flag('release'), flag('forGood')];
+  if (release && forGood) throw bad('CLAIM: what is released is not kept for good');
+  return { token: needHex(json, 'token', 'CLAIM'), by, release, forGood };
 }
 
 export function decodeClaimed(body: Uint8Array): Claimed {

@@ -54,6 +54,8 @@ export interface VmShape {
   bytes: number;
   pages: number;
   regions: { name: string; address: number; bytes: number }[];
+  /** It is a guest: its execution state leaves too, and it runs elsewhere. */
+  guest?: true;
 }
 
 /** What left, as the nodes keep it. */
@@ -168,7 +170,8 @@ function readVm(item: unknown, what: string): VmShape {
       bytes: need.integer(region, 'bytes', what),
     };
   });
-  return { name: need.string(vm, 'name', what, 64), bytes, pages, regions };
+  const isGuest = Object.hasOwn(vm, 'guest') && need.boolean(vm, 'guest', what);
+  return { name: need.string(vm, 'name', what, 64), bytes, pages, regions, ...(isGuest && { guest: true }) };
 }
 
 /** What a frame's record says, for the writer. */

@@ -5,14 +5,18 @@
 //         |  +------+-----------+           its connection is lost: tried again and again
 //         v         v           v
 //        gone <-----+-----------+           nobody is there any more, or somebody else: what it had is gone with it
+//
+// Where guests run while they are merged there are two connections to each: what somebody waits for comes over the second one, and does not stand behind
+// what is fetched in bulk. Only the first says how the node is.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Security } from '../wire/security.js';
 import type { Claimed } from './bodies.js';
 import type { Voter } from './claim.js';
+import { Connection } from './connection.js';
 import type { NodeRef } from './keeper.js';
-import { isSurelyGone, MamNode } from './node.js';
+import { MamNode } from './node.js';
 
 /** So long nothing at all came from a node that was asked. */
 const SILENT_MS = 3_000;
@@ -27,6 +31,8 @@ const MAX_HOLDERS = 1_024;
 export interface HoldersOptions {
   migration: string;
   security: Security;
+  /** There are guests: a second connection to each holder is kept ready for what they wait for. */
+  urgent?: boolean;
   /** A holder is up again, silent, away or gone. */
   onChange(holder: Holder): void;
 }
@@ -41,35 +47,39 @@ export class Holder implements NodeRef, Voter {
   bytes = 0;
   /** Why it is not up. */
   why: AbdmError | null = null;
-  #node: MamNode | null = null;
   #ended = false;
+  readonly #bulk: Connection;
+  readonly #urgent: Connection | null;
   readonly #options: HoldersOptions;
 
-  constructor({ address, id }: NodeRef, options: HoldersOptions) {
-    this.address = address;
-    this.id = id;
+  constructor(ref: NodeRef, options: HoldersOptions) {
+    this.address = ref.address;
+    this.id = ref.id;
     this.#options = options;
-    void this.#connect();
+    this.#bulk = new Connection(ref, options, {
+      onUp: () => this.#turn('up', null),
+      onDown: (error, surely) => this.#onDown(error, surely),
+    });
+    this.#urgent = options.urgent ? new Connection(ref, options, { onUp() {}, onDown() {} }) : null;
   }
 
   /** The connection, while there is one. */
   get node(): MamNode | null {
-    return this.state === 'up' || this.state === 'silent' ? this.#node : null;
+    return this.state === 'up' || this.state === 'silent' ? this.#bulk.node : null;
   }
 
   /**
-   * Fetches a block into `into`; resolves to its length.
+   * Fetches a block into `into`; resolves to its length. `urgent`: somebody waits for it.
    * @throws {AbdmError} FRAME_LOST if it does not have it, PEER_UNREACHABLE or PEER_GONE if it does not answer: see `state` then.
    */
-  async get(id: number, into: Uint8Array): Promise<number> {
-    const { node } = this;
-    if (!node) throw this.why ?? new AbdmError('PEER_GONE', `${this.address} is not connected`);
+  async get(id: number, into: Uint8Array, urgent = false): Promise<number> {
+    const node = (urgent ? this.#urgent?.node : null) ?? this.#require();
     try {
       return await node.get(id, into, { deadlineMs: SILENT_MS });
     } catch (cause) {
       const error = asAbdmError(cause);
       if (error.code === 'FRAME_LOST') throw error;
-      if (node === this.#node && !node.gone) this.#suspect(node, error);
+      if (node === this.#bulk.node && !node.gone) this.#suspect(node, error);
       // Whatever else ended the connection: it may be there again.
       throw new AbdmError('PEER_GONE', error.message, { cause });
     }
@@ -86,9 +96,9 @@ export class Holder implements NodeRef, Voter {
   }
 
   /** Asks for its vote, as soon as it is connected. @throws {AbdmError} if it does not answer in time. */
-  async claim(token: string, by: string): Promise<Claimed> {
+  async claim(token: string, by: string, forGood = false): Promise<Claimed> {
     await this.settled();
-    return this.#require().claim(token, by, CLAIM_MS);
+    return this.#require().claim(token, by, { forGood, deadlineMs: CLAIM_MS });
   }
 
   /** Gives its vote back. */
@@ -108,7 +118,8 @@ export class Holder implements NodeRef, Voter {
 
   end(): void {
     this.#ended = true;
-    this.#node?.end();
+    this.#bulk.end();
+    this.#urgent?.end();
   }
 
   /** Resolves when it is up or gone, or has not been reached for five seconds. */
@@ -122,39 +133,18 @@ export class Holder implements NodeRef, Voter {
     throw this.why ?? new AbdmError('PEER_GONE', `${this.address} is not connected`);
   }
 
-  async #connect(): Promise<void> {
-    const { migration, security } = this.#options;
-    const onState = (node: MamNode) => this.#onState(node);
-    while (!this.#ended) {
-      try {
-        const { address, id } = this;
-        this.#node = await MamNode.connect(address, { migration, security, role: 'destination', id, onState });
-        if (this.#ended) this.#node.end();
-        return this.#turn('up', null);
-      } catch (cause) {
-        const error = asAbdmError(cause);
-        if (isSurelyGone(error)) return this.#turn('gone', error);
-        this.why = error;
-      }
-      await sleep(RETRY_MS, undefined, { ref: false });
-    }
-  }
-
-  #onState(node: MamNode): void {
-    if (this.#ended || node !== this.#node || !node.gone) return;
-    const { error, surely } = node.gone;
-    this.#node = null;
-    this.#turn(surely ? 'gone' : 'away', error);
-    if (!surely) void this.#connect();
+  #onDown(error: AbdmError, surely: boolean): void {
+    if (surely || this.state !== 'away') this.#turn(surely ? 'gone' : 'away', error);
+    else this.why = error;
   }
 
   /** Is asked whether it is still there until it says so. */
   async #suspect(node: MamNode, why: AbdmError): Promise<void> {
     if (this.state !== 'up') return;
     this.#turn('silent', why);
-    while (this.#node === node && !this.#ended) {
+    while (this.#bulk.node === node && !this.#ended) {
       if (await node.ping(SILENT_MS)) {
-        if (this.#node === node) this.#turn('up', null);
+        if (this.#bulk.node === node) this.#turn('up', null);
         return;
       }
       // A connection that is being made again answers at once that it does not.

@@ -60,6 +60,11 @@ export class Ledger {
     return this.#coming;
   }
 
+  /** There is none. */
+  get isIdle(): boolean {
+    return this.#coming.size === 0;
+  }
+
   get(id: number): Kept | undefined {
     return this.#frames.get(id);
   }

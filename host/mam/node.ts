@@ -70,6 +70,12 @@ export interface NodeOptions {
   readonly onState?: (node: MamNode) => void;
 }
 
+export interface ClaimOptions {
+  /** Granted, it is never given to anybody else. */
+  readonly forGood?: boolean;
+  readonly deadlineMs?: number;
+}
+
 /** Why a node is not there any more, and whether it has surely lost its blocks. */
 export interface Gone {
   readonly error: AbdmError;
@@ -210,9 +216,9 @@ export class MamNode implements FrameKeeper, NodeRef {
     return this.#ask({ type: MessageType.REGISTER, body, answer: MessageType.LEASED, decode: decodeLeased });
   }
 
-  /** Asks for the migration, for whoever has the token. `by` says who that is, to people. */
-  claim(token: string, by: string, deadlineMs?: number): Promise<Claimed> {
-    const body = encodeJson({ token, by });
+  /** Asks for the migration, for whoever has the token; `by` says who that is, to people. `forGood`: and nobody else is ever given it. */
+  claim(token: string, by: string, { forGood = false, deadlineMs }: ClaimOptions = {}): Promise<Claimed> {
+    const body = encodeJson({ token, by, ...(forGood && { forGood }) });
     return this.#ask({
       type: MessageType.CLAIM,
       body,

@@ -36,6 +36,8 @@ export class Registrar {
   readonly #haveManifest = new Set<Member>();
   /** Who has no room for it. */
   readonly #unfit = new Set<Member>();
+  /** VMs of the manifest that have stayed where they were. */
+  readonly #leftOut = new Set<number>();
   #begun = false;
 
   private constructor(options: RegistrarOptions, parts: readonly Uint8Array[]) {
@@ -65,6 +67,11 @@ export class Registrar {
   /** A node that has joined. */
   join(member: Member): void {
     if (this.#begun) void this.#tell(member, null).catch(this.#options.onError);
+  }
+
+  /** From now on this VM is none of those that left. */
+  leaveOut(vm: number): void {
+    this.#leftOut.add(vm);
   }
 
   /**
@@ -98,7 +105,7 @@ export class Registrar {
   async #tell(member: Member, frames: number | null): Promise<void> {
     const { manifest, parked, leaseMs, token } = this.#options;
     const registration: Registration = {
-      vms: manifest.vms.map(({ name }) => name),
+      vms: manifest.vms.filter((_, vm) => !this.#leftOut.has(vm)).map(({ name }) => name),
       replicas: manifest.replicas,
       parked,
       leaseMs,

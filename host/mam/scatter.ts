@@ -198,6 +198,16 @@ export class Scatter {
     this.#wake();
   }
 
+  /** Somebody waits for all that is on its way: what takes far longer than most goes along another chain too. */
+  hurry(): void {
+    this.#courier.hurry = true;
+  }
+
+  /** This VM does not leave with the others: the nodes will not say that it is theirs. */
+  leaveOut(vm: number): void {
+    this.#registrar?.leaveOut(vm);
+  }
+
   /** Frames that were divided, and that nobody has yet. */
   underWay(): Iterable<Kept> {
     return this.ledger.coming;
@@ -222,7 +232,7 @@ export class Scatter {
    * @param onCommit called when from now on others may take what is at the nodes: there is no way back.
    */
   async finish(signal: AbortSignal, onCommit: () => void): Promise<void> {
-    this.#courier.hurry = true;
+    this.hurry();
     for (;;) {
       await this.settle(signal);
       if (!this.#registrar) return;

@@ -9,12 +9,12 @@ import { FileSink } from '#abdm/host/image/filesink.js';
 import type { Summary } from '#abdm/host/summary.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
-import { MessageType } from '#abdm/host/wire/messages.js';
+import { MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { RecordWriter } from '#abdm/host/wire/records.js';
 
 const { HELLO, WELCOME, IMAGES, READY, RECORDS, DIVIDED, PUT, GET } = MessageType;
 const MIGRATION = 'cd'.repeat(16);
-const hello = { protocol: 2, role: 'source', migration: MIGRATION };
+const hello = { protocol: PROTOCOL_VERSION, role: 'source', migration: MIGRATION };
 const images = {
   mode: 'stop',
   direct: true,
@@ -146,7 +146,7 @@ describe('a source', () => {
     const destination = await Destination.start({ listen: '127.0.0.1:0', images: [] });
     for (const body of [
       encodeJson(images),
-      encodeJson({ ...hello, protocol: 3 }),
+      encodeJson({ ...hello, protocol: PROTOCOL_VERSION + 1 }),
       encodeJson({ ...hello, migration: 'x' }),
     ]) {
       const closed = new Promise((resolve) => {
@@ -169,11 +169,22 @@ describe('an announcement', () => {
   test('is read as it was sent', () => {
     const { key, ...rest } = read({});
     const { vms, token, sealed, replicas } = images;
-    expect(rest).toEqual({ direct: true, vms, token, sealed, replicas, nodes: [], elapsedMs: 5 });
+    expect(rest).toEqual({ mode: 'stop', direct: true, vms, token, sealed, replicas, nodes: [], elapsedMs: 5 });
     expect(key).toEqual(new Uint8Array(32).fill(0x11));
   });
 
+  test('says of each VM whether it is a guest', () => {
+    const vms = [
+      { ...vm, guest: true },
+      { ...vm, name: 'b', guest: false },
+      { ...vm, name: 'c' },
+    ];
+    expect(read({ vms, mode: 'auto' }).vms.map(({ guest }) => guest)).toEqual([true, undefined, undefined]);
+    for (const mode of ['auto', 'stop', 'pre-copy', 'post-copy', 'hybrid']) expect(read({ mode }).mode).toBe(mode);
+  });
+
   test.each<[string, object]>([
+    ['`guest`', { vms: [{ ...vm, guest: 1 }] }],
     ['`mode`', { mode: 'warp' }],
     ['`key`', { key: `${'11'.repeat(31)}zz` }],
     ['`vms` is empty', { vms: [] }],

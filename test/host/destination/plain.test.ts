@@ -6,7 +6,7 @@ import { FrameLane } from '#abdm/host/destination/frames.js';
 import { MamNode } from '#abdm/host/mam/node.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { decodeJson, encodeJson } from '#abdm/host/wire/json.js';
-import { MAX_FRAME_BYTES, MessageType } from '#abdm/host/wire/messages.js';
+import { MAX_FRAME_BYTES, MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { RateLimit } from '#abdm/host/wire/rate.js';
 import type { Security } from '#abdm/host/wire/security.js';
 import { needTicket } from '#abdm/host/wire/tickets.js';
@@ -33,7 +33,12 @@ async function destination() {
     },
   } as unknown as Merger;
   const control = await SourceControl.listen('127.0.0.1:0', KEY, MIGRATION, {
-    onImages: async () => {},
+    onImages: async () => [null],
+    onReady: () => {},
+    onDiscard: () => {},
+    onState: () => null,
+    onRun: async () => {},
+    onVmOver: () => {},
     onNodes: () => {},
     onRecords: () => {},
     onDivided: () => {},
@@ -41,12 +46,16 @@ async function destination() {
     onError: () => {},
     onFrames: () => {
       got.lanes++;
-      return new FrameLane(merger, new RateLimit(), {
-        onFrame: (id, slot, bytes) => {
-          if (same(slot.bytes.subarray(0, bytes), pattern(BYTES, id))) got.frames.add(id);
+      return new FrameLane(
+        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0 },
+        {
+          onFrame: (id, slot, bytes) => {
+            if (same(slot.bytes.subarray(0, bytes), pattern(BYTES, id))) got.frames.add(id);
+            return null;
+          },
+          onClose: () => got.lanes--,
         },
-        onClose: () => got.lanes--,
-      });
+      );
     },
   });
   const way = await Way.to(control.address);
@@ -80,7 +89,7 @@ test('they do, and whichever of the two breaks, both are made again', async () =
 
 const { HELLO, DROP, CHAIN, GET, PUT, REGISTER } = MessageType;
 test.each<[string, MessageType, 'plain' | 'tls', number?, Uint8Array?]>([
-  ['HELLO', HELLO, 'plain', 0, encodeJson({ protocol: 2, role: 'source', migration: MIGRATION })],
+  ['HELLO', HELLO, 'plain', 0, encodeJson({ protocol: PROTOCOL_VERSION, role: 'source', migration: MIGRATION })],
   ['DROP', DROP, 'plain'],
   ['CHAIN', CHAIN, 'plain', 0, encodeJson({})],
   ['GET', GET, 'plain', 1],
@@ -90,7 +99,7 @@ test.each<[string, MessageType, 'plain' | 'tls', number?, Uint8Array?]>([
   const { got, way } = await destination();
   const [first, second] = [new Probe(), new Probe()];
   const talk = await connect(way.address, first, { security: KEY, lingerMs: 200 });
-  talk.send(HELLO, 0, encodeJson({ protocol: 2, role: 'frames', migration: MIGRATION }));
+  talk.send(HELLO, 0, encodeJson({ protocol: PROTOCOL_VERSION, role: 'frames', migration: MIGRATION }));
   await until(() => first.messages.length > 0);
   const ticket = needTicket(decodeJson(first.messages[0]!.body, 'WELCOME'), 'ticket', 'WELCOME')!;
   const plain = await connect(way.address, second, { ticket, lingerMs: 200 });

@@ -17,7 +17,7 @@ import type { Channel } from '#abdm/host/wire/channel.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64s, MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64s, MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { RecordWriter } from '#abdm/host/wire/records.js';
 import { seededPages } from '../../pages.js';
 
@@ -92,7 +92,11 @@ export class OddNode implements Keeper {
     const blocks = this.#blocks;
     if (type === T.HELLO) {
       const room = { freeBytes: 1e9, memoryBytes: 1e9 };
-      channel.send(T.WELCOME, 0, encodeJson({ protocol: 2, role: 'intermediate', id: this.id, ...room }));
+      channel.send(
+        T.WELCOME,
+        0,
+        encodeJson({ protocol: PROTOCOL_VERSION, role: 'intermediate', id: this.id, ...room }),
+      );
     } else if (type === T.PUT) {
       blocks.set(id, body);
       channel.send(T.STORED, id, encodeU64s(1e9));
@@ -261,7 +265,7 @@ export class TestSource {
       },
     });
     let answer = next();
-    this.#channel.send(MessageType.HELLO, 0, encodeJson({ protocol: 2, role: 'source', migration }));
+    this.#channel.send(MessageType.HELLO, 0, encodeJson({ protocol: PROTOCOL_VERSION, role: 'source', migration }));
     await answer;
     answer = next();
     const secret = Buffer.from(key).toString('hex');
