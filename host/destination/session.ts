@@ -436,7 +436,8 @@ export class Session {
   #check(): void {
     if (this.#isWhole()) return this.#end({ how: 'whole' });
     const { orphans, coming } = this.#known;
-    if (this.#allKnown && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
+    const isTold = this.#total !== null && this.#allKnown;
+    if (isTold && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
       this.#lose('all frames were merged, and they were in none');
     }
   }

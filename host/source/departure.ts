@@ -281,26 +281,25 @@ export class Departure implements Contender {
 
   /** LOADED. */
   onLoaded(guest: string): void {
-    // It may be over meanwhile, or go on here, or the nodes were told that it is theirs.
-    if (this.giving.state !== 'offered' || this.error || this.#gang.signal.aborted) return;
     this.giving.loaded(guest);
-    if (this.#mayGive) this.#give();
+    // It may be over meanwhile, or go on here, or the nodes were told that it is theirs.
+    const isOver = this.error !== null || this.#gang.signal.aborted;
+    if (this.giving.state === 'accepted' && this.#mayGive && !isOver) this.#give();
     this.#changes.wake();
   }
 
   /** RUNNING. */
   onRunning(): void {
     if (this.giving.isOurs) throw new AbdmError('PROTOCOL', `the destination runs ${this.#name}, which is still here`);
-    if (this.giving.state === 'left') return;
+    const wasGiven = this.giving.state === 'given';
     this.giving.ran();
-    this.#ran();
+    if (wasGiven && this.giving.state === 'left') this.#ran();
     this.#changes.wake();
   }
 
-  /** VM_OVER. `atNodes`: somebody else may have taken it from the nodes. */
-  onOver(error: AbdmError, atNodes: boolean): void {
-    const { state } = this.giving;
-    if (!atNodes && (state === 'offered' || state === 'accepted' || state === 'given')) this.giving.refused();
+  /** VM_OVER. */
+  onOver(error: AbdmError): void {
+    this.giving.refused();
     this.fail(error);
   }
 

@@ -247,7 +247,7 @@ export class Ejection {
           onLoaded: (vm, guest) => this.#departures[vm]!.onLoaded(guest),
           onRunning: (vm) => this.#departures[vm]!.onRunning(),
           onFault: (vm, pfns) => this.#onFault(this.#departures[vm]!, pfns),
-          onVmOver: (vm, error) => this.#departures[vm]!.onOver(error, this.#committed),
+          onVmOver: (vm, error) => this.#departures[vm]!.onOver(error),
         },
         onReady: (reports) => {
           scatter.addDestination(to);
