@@ -4,7 +4,8 @@ import type { AbdmError } from '../bindings/errors.js';
 import type { GivingState } from './ownership/giving.js';
 
 /** How a VM leaves. `auto` is pre-copy that becomes post-copy if it does not converge; an image that nobody writes to just stops. */
-export type Mode = 'auto' | 'stop' | 'pre-copy' | 'post-copy' | 'hybrid';
+export const MODES = ['auto', 'stop', 'pre-copy', 'post-copy', 'hybrid'] as const;
+export type Mode = (typeof MODES)[number];
 
 /** How long a guest waited for pages that it had touched: quantiles of all faults, in milliseconds. */
 export interface FaultLatency {

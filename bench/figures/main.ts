@@ -1,5 +1,6 @@
 // npm run figures: the paper's figures, and what it did not measure: live guests, processes on hosts of their own, links of a known speed.
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { dirname, join } from 'node:path';
 import { formatMs } from '#abdm/host/cli/sizes.js';
 import { unavailable } from '../network/namespaces.js';
@@ -57,12 +58,13 @@ async function runAll(options: Options, args: readonly string[]): Promise<void> 
   say(`${settings.length} points, ${runs} runs of each: about ${formatMs(seconds * 1000)}`);
 
   const pace = wanted.smoke ? 'smoke' : 'full';
+  const loadBefore = loadavg()[0]!;
   const { bytesPerS, congestionControl } = await measureLine(size.bitsPerS, LINE_TIMES[pace]);
   const points: Point[] = [];
   const invocation: Invocation = {
     command: ['npm run figures', ...(args.length > 0 ? ['--', ...args] : [])].join(' '),
     date: new Date().toISOString(),
-    machine: describeMachine(congestionControl),
+    machine: describeMachine(congestionControl, loadBefore),
     points,
   };
   const print = (line: Point | Promised) => console.log(json ? JSON.stringify(line) : text(line));
@@ -74,9 +76,9 @@ async function runAll(options: Options, args: readonly string[]): Promise<void> 
     for (const point of measured) print(point);
     points.push(...measured);
     results = mergeResults(before ?? { invocations: [] }, invocation);
-    // What was measured before counts too, where it is of the same figure.
+    // What was measured before counts too, where it is of the same figure. Of guests as small as those of --smoke nothing is promised.
     const group = groupsOf(pointsIn(results)).filter((group) => group.some((point) => measured.includes(point)));
-    for (const promised of promisesOf(group.flat())) print(promised);
+    if (!wanted.smoke) for (const promised of promisesOf(group.flat())) print(promised);
     if (out !== null) await writeFiles(out, results);
   }
   if (out !== null) say(`written: ${join(out, 'results.json')}, ${join(out, 'report.html')}`);

@@ -25,7 +25,7 @@ export interface Options {
 }
 
 const DEFAULT_OUT = 'docs/figures';
-const SMOKE = { size: '16M', link: '200', runs: '1' };
+const SMOKE = { size: '8M', link: '200', runs: '1' };
 const FULL = { size: '1G', link: '1000', runs: '6' };
 
 /** @throws {Error} if there is anything that makes no sense. */

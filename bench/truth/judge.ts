@@ -1,6 +1,6 @@
 // Holds what the guests of a run saw against what is promised. It believes guests, and never what abdm says of them: abdm's word is itself held against it.
 import type { History } from './history.js';
-import type { KillName, Mode, Way } from './plan.js';
+import type { KillName, Mode, Phase, Way } from './plan.js';
 
 /** A guest process at one end. */
 export interface GuestEnd {
@@ -50,6 +50,7 @@ export interface Ending {
   readonly way: Way;
   readonly replicas: number;
   readonly kill: KillName;
+  readonly phase: Phase;
   /** The kill came while there was something to disturb. */
   readonly came: boolean;
   /** It came so long before the source left that everything could be put right from there. */
@@ -189,7 +190,7 @@ function mayNotKnow({ kill, came }: Ending): boolean {
 
 /** Where a VM may be after this kill, by what the VM's own guests saw. */
 export function placesAfter(ending: Ending, { there }: VmEnd, index: number): readonly Place[] {
-  const { kill, came, early, replicas, way, victim, source } = ending;
+  const { kill, phase, came, early, replicas, way, victim, source } = ending;
   const ranThere = there.some(({ history }) => history.ran.length > 0);
   const isVictim = index === victim;
   if (!came) return ['there'];
@@ -214,7 +215,8 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
       return ranThere ? ['dead', 'there'] : ['here', 'still'];
     case 'link-cut':
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here'];
-      return ['there'];
+      // Who is not there when the source comes for the first time is not waited for.
+      return phase === 'setup' ? ['there', 'here'] : ['there'];
     case 'cancel-source':
     case 'cancel-destination':
       return ['here', 'there'];

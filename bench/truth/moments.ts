@@ -9,16 +9,17 @@ const STEP_MS = 200;
 const SETUP_MS = 500;
 /** What follows a word from a guest follows at once: most moments are short after it. */
 const AFTER_STOP_MS = 400;
-const AFTER_LOADED_MS = 150;
-const AFTER_RUNNING_MS = 1_500;
-const AFTER_EXIT_MS = 1_500;
+const AFTER_LOADED_MS = 100;
+/** Where it runs early, its pages are still on their way. */
+const AFTER_RUNNING_MS = { early: 1_500, late: 200 };
+const AFTER_EXIT_MS = 1_000;
 
 const has = (share: number) => (progress: Progress) =>
   progress.totalBytes > 0 && progress.doneBytes >= share * progress.totalBytes;
 
 /** Resolves when the moment has come; it may never come. The source has just been started. */
 export async function moment({ phase, share, victim }: Blow, scene: LiveScene): Promise<void> {
-  const { source } = scene;
+  const { source, plan } = scene;
   const vm = scene.vms[victim]!;
   switch (phase) {
     case 'setup':
@@ -34,7 +35,7 @@ export async function moment({ phase, share, victim }: Blow, scene: LiveScene): 
       return sleep(share ** 3 * AFTER_LOADED_MS);
     case 'running':
       await reached(vm.there[0]!.event(isState('running')));
-      return sleep(share ** 2 * AFTER_RUNNING_MS);
+      return sleep(share ** 2 * AFTER_RUNNING_MS[plan.mode === 'stop' || plan.mode === 'pre-copy' ? 'late' : 'early']);
     case 'exit':
       await reached(source.event(({ type, outcome }) => type === 'summary' && outcome === 'completed'));
       return sleep(share * AFTER_EXIT_MS);

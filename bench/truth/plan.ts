@@ -92,6 +92,9 @@ const MIB = 2 ** 20;
 /** Of a gang. */
 const MOST_BYTES = 64 * MIB;
 
+/** What is left of a page on the wire, roughly. */
+const WIRE_SHARE = { random: 1, mixed: 0.5, zero: 0.02 } as const;
+
 interface Kind {
   readonly mode: Mode;
   readonly way: Way;
@@ -121,9 +124,10 @@ export function planOf(seed: number): Plan {
   const random = new Random('truth', seed);
   const count = random.pick([1, 1, 2, 3]);
   const guests = Array.from({ length: count }, (_, i) => guestOf(random, i, MOST_BYTES / count));
-  const bytes = guests.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0);
-  // The source takes about a second, the destination up to four times as long.
-  const sourceRate = random.next() < 0.15 ? null : Math.round(bytes / (0.6 + 0.9 * random.next()));
+  const wireBytes = guests.reduce((sum, { memoryBytes, content }) => sum + memoryBytes * WIRE_SHARE[content], 0);
+  // The source takes a second or two, the destination up to four times as long.
+  const bytesPerS = Math.round(wireBytes / (0.8 + 1.4 * random.next()));
+  const isLimited = random.next() > 0.1;
   const pressure = random.pick([null, 1, 2, 3, 4]);
   // A node that says nothing has what it has: with one copy that would have to be waited for.
   const replicas = kill === 'node-stopped' ? 2 : 1 + random.below(2);
@@ -135,10 +139,10 @@ export function planOf(seed: number): Plan {
     replicas: way === 'direct' ? 1 : replicas,
     nodes,
     guests,
-    sourceRate,
-    destinationRate: pressure && Math.round((sourceRate ?? bytes) / pressure),
-    maxDowntimeMs: random.pick([null, 30, 100, 1000]),
-    rounds: random.pick([null, null, 2, 5]),
+    sourceRate: isLimited ? bytesPerS : null,
+    destinationRate: pressure && Math.round(bytesPerS / pressure),
+    maxDowntimeMs: ['auto', 'pre-copy'].includes(mode) ? random.pick([null, 30, 100, 1000]) : null,
+    rounds: ['auto', 'pre-copy', 'hybrid'].includes(mode) ? random.pick([null, null, 2, 5]) : null,
     warmUpMs: random.below(400),
     blow: {
       kill,

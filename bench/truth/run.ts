@@ -164,6 +164,7 @@ async function collect(scene: LiveScene, struck: Struck, resumed: ReadonlySet<Vm
     way,
     replicas,
     kill: blow.kill,
+    phase: blow.phase,
     came: struck.came,
     early: struck.came && (isEarly(scene) || ['setup', 'moving'].includes(blow.phase)),
     victim: blow.victim,
@@ -238,6 +239,8 @@ function leftBehind(scene: LiveScene): string[] {
     ...(scene.killed(here) ? [`guests/${plan.name}-here`] : []),
     ...(there.some((role) => scene.killed(role)) ? [`guests/${plan.name}-there`] : []),
   ]);
-  const left = scene.leftBehind().filter((name) => !killed.includes(name));
+  // What the same command goes on with, should nodes come back: what it paused with, or what it lost pages of.
+  const isKept = (name: string) => name.endsWith('.abdm') && [3, 4].includes(scene.destination?.code ?? 0);
+  const left = scene.leftBehind().filter((name) => !killed.includes(name) && !isKept(name));
   return left.length === 0 ? [] : [`left behind: ${left.join(', ')}`];
 }

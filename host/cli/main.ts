@@ -7,6 +7,8 @@ import { Command, CommanderError, type Option } from 'commander';
 import { asAbdmError } from '../../bindings/errors.js';
 import { ASKS } from '../guest/protocol.js';
 import { MAX_OPERATIONS_PER_S, MAX_SEED, MAX_VCPUS, PATTERNS } from '../guest/workload.js';
+import { MAX_PRIORITY, MAX_ROUNDS } from '../source/options.js';
+import { MODES } from '../summary.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
 import { demo } from './demo/demo.js';
 import { DEFAULT_HEAP_BYTES } from './demo/workload.js';
@@ -17,11 +19,23 @@ import { intermediate } from './intermediate.js';
 import { keygen } from './keys.js';
 import { merge } from './merge.js';
 import { nodes } from './nodes.js';
-import { address, count, intermediates, json, option, rate, rateOrOff, secured, share, vmKey } from './options.js';
+import {
+  address,
+  count,
+  intermediates,
+  json,
+  option,
+  rate,
+  rateOrOff,
+  secured,
+  share,
+  vmKey,
+  weights,
+} from './options.js';
 import { Output } from './output.js';
 import { renew } from './renew.js';
 import { type ClusterFlags, openSecurity } from './security.js';
-import { parseDuration, parseSize } from './sizes.js';
+import { parseDuration, parseShortTime, parseSize } from './sizes.js';
 import { status } from './status.js';
 import { cancel, changeRate } from './steer.js';
 
@@ -39,6 +53,7 @@ const program = new Command('abdm')
     `
 Every option is also a variable: --listen is ABDM_LISTEN.
 Exit codes: 0 completed, 1 usage, 2 aborted and the source still owns the VM, 3 paused-recoverable, 4 data lost or unverifiable.
+Of several VMs the worst counts: 2 or 3 although others completed.
 
 Example, on five hosts that have the file cluster.key (made with abdm keygen cluster.key, and copied):
   all$    export ABDM_KEY=cluster.key
@@ -77,10 +92,26 @@ command(
     option('--lease <time>', 'how long the nodes keep what is parked: 90s, 15m, 2h, 1d (default: 1d)', parseDuration),
     vmKey('with --park: the file that the key of the parked VMs is written to (default: NAME.vmkey)'),
     intermediates(),
-    option('--mode <mode>', 'how'),
-    option('--rounds <n>', 'rounds', count(1, 1000)),
-    option('--max-downtime <t>', 'rounds', parseDuration),
     option('--direct', 'send straight to the destination, without intermediates'),
+    option(
+      '--mode <mode>',
+      'how guests leave: stop first; pre-copy while they run here; post-copy while they run there; hybrid, one and then the other; auto, pre-copy that becomes hybrid if it does not converge (default: auto; what is no guest stops)',
+    ).choices(MODES),
+    option(
+      '--max-downtime <time>',
+      'with auto and pre-copy: stop a guest when the rest takes no longer: 50ms, 2s (default: 300ms)',
+      parseShortTime,
+    ),
+    option(
+      '--rounds <n>',
+      'with auto and pre-copy: the most (default: 30); with hybrid: how many (default: 1)',
+      count(1, MAX_ROUNDS),
+    ),
+    option(
+      '--priority <name=weight,...>',
+      'shares of the link, of those that leave together (default: 1 each)',
+      weights(MAX_PRIORITY),
+    ),
     option('--replicas <n>', 'nodes that keep each frame', count(1, MAX_REPLICAS)).default(1),
     option('--compress <how>', 'how pages travel; high is smaller and slower, for links below 75 MB/s')
       .choices(['none', 'lz4', 'high'])
@@ -91,11 +122,12 @@ command(
   ],
   `abdm eject vm1=process:4711 --to 10.0.0.9:7000 --key cluster.key --replicas 2
 abdm eject vm1=file:/images/vm1 vm2=file:/images/vm2 --to 10.0.0.9:7000 --intermediates 10.0.0.1:7000,10.0.0.2:7000 --key cluster.key
+abdm eject vm1=guest:/run/vm1.sock vm2=guest:/run/vm2.sock --to 10.0.0.9:7000 --key cluster.key --max-downtime 50ms --priority vm1=3
 abdm eject vm1=file:/images/vm1 --park --lease 2d --vm-key /safe/vm1.vmkey --replicas 2 --key cluster.key`,
 )
   .argument(
     '<name=image...>',
-    'what to move: NAME=file:PATH or NAME=process:PID (stopped meanwhile, continued afterwards)',
+    'what to move: NAME=file:PATH, NAME=process:PID (stopped meanwhile, continued afterwards), or NAME=guest:SOCKET (runs meanwhile)',
   )
   .action(run(eject));
 

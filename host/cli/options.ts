@@ -42,6 +42,20 @@ export const share = (text: string) => {
 /** A rate, or null for `off`. */
 export const rateOrOff = (text: string) => (text === 'off' ? null : parseSize(text));
 
+/** `a=2,b=1`: weights by name. */
+export const weights = (most: number) => (text: string) => {
+  const given = new Map<string, number>();
+  for (const item of text.split(',')) {
+    const [, name, weight] = /^([^=]+)=(\d+(?:\.\d+)?)$/.exec(item) ?? [];
+    if (name === undefined || !(Number(weight) > 0 && Number(weight) <= most)) {
+      throw new InvalidArgumentError(`write NAME=WEIGHT,..., each weight above 0, and ${most} at most.`);
+    }
+    if (given.has(name)) throw new InvalidArgumentError(`${name} stands there twice.`);
+    given.set(name, Number(weight));
+  }
+  return given;
+};
+
 export const json = (what = 'the last being the summary') =>
   option('--json', `print one JSON object a line on stdout, ${what}`);
 export const rate = () =>

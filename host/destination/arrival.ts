@@ -14,6 +14,8 @@ import { StateCollector } from './execution-state.js';
 
 export interface ArrivalOptions {
   readonly sink: GuestSink;
+  /** Another guest was to run it, and is not there any more. */
+  readonly isLost: boolean;
   /** It runs only when every page is in place. */
   readonly waitsForAll: boolean;
   /** Makes sure that nobody else may run it; false: it cannot be made sure, and is not run. */
@@ -48,7 +50,7 @@ export class Arrival {
     const { sink } = options;
     this.#options = options;
     this.sink = sink;
-    this.taking = new Taking(sink.hasRun);
+    this.taking = new Taking(sink.hasRun, options.isLost);
     this.#granted = sink.hasRun;
     this.#ran = new Promise((resolve) => {
       this.#markRan = resolve;
@@ -65,8 +67,7 @@ export class Arrival {
 
   /** What a source is told that comes, or comes back. */
   get report(): Report {
-    const { state } = this.taking;
-    return { state: state === 'refused' ? 'waiting' : state, guest: this.sink.guestId };
+    return { state: this.taking.report, guest: this.sink.guestId };
   }
 
   /** The source may not run it any more, as far as it knows; so we must see to it. */
@@ -148,6 +149,7 @@ export class Arrival {
       this.taking.run();
       onBegin();
       await sink.run();
+      this.taking.ran();
       onRunning();
       this.#hasBegun();
     });

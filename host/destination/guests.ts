@@ -40,8 +40,10 @@ export class Guests {
     this.#arrivals = vms.map((_, vm) => {
       const sink = session.guest(vm);
       if (!sink) return null;
+      const { guest, fate } = notes.state!.notes[vm]!;
       const arrival = new Arrival({
         sink,
+        isLost: fate === 'running' && guest !== sink.guestId,
         waitsForAll: mode === 'stop',
         permit,
         onBegin: () => {

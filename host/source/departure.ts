@@ -147,6 +147,14 @@ export class Departure implements Contender {
     return this.#isPressing;
   }
 
+  /**
+   * What it is sent now takes the place of what was sent in rounds, of which the destination puts nothing in place any more that it does not have yet: so it
+   * could not make a duplicate of it.
+   */
+  get isAlone(): boolean {
+    return this.round > 0 && this.#stillFrom < Number.POSITIVE_INFINITY;
+  }
+
   /** Its memory stood still when this frame was made, and still does. */
   canMakeAgain({ id }: Kept): boolean {
     return this.error === null && id >= this.#stillFrom;
@@ -274,26 +282,25 @@ export class Departure implements Contender {
 
   /** LOADED. */
   onLoaded(guest: string): void {
-    // It may be over meanwhile, or go on here, or the nodes were told that it is theirs.
-    if (this.giving.state !== 'offered' || this.error || this.#gang.signal.aborted) return;
     this.giving.loaded(guest);
-    if (this.#mayGive) this.#give();
+    // It may be over meanwhile, or go on here, or the nodes were told that it is theirs.
+    const isOver = this.error !== null || this.#gang.signal.aborted;
+    if (this.giving.state === 'accepted' && this.#mayGive && !isOver) this.#give();
     this.#changes.wake();
   }
 
   /** RUNNING. */
   onRunning(): void {
     if (this.giving.isOurs) throw new AbdmError('PROTOCOL', `the destination runs ${this.#name}, which is still here`);
-    if (this.giving.state === 'left') return;
+    const wasGiven = this.giving.state === 'given';
     this.giving.ran();
-    this.#ran();
+    if (wasGiven && this.giving.state === 'left') this.#ran();
     this.#changes.wake();
   }
 
-  /** VM_OVER. `atNodes`: somebody else may have taken it from the nodes. */
-  onOver(error: AbdmError, atNodes: boolean): void {
-    const { state } = this.giving;
-    if (!atNodes && (state === 'offered' || state === 'accepted' || state === 'given')) this.giving.refused();
+  /** VM_OVER. */
+  onOver(error: AbdmError): void {
+    this.giving.refused();
     this.fail(error);
   }
 
@@ -303,7 +310,9 @@ export class Departure implements Contender {
     const isThere = this.#gang.direct && this.giving.state === 'left' && this.#isSettled;
     const reason = isThere ? null : reasonOf(this.error ?? error);
     if (reason === null) this.summary.outcome = 'completed';
-    else this.summary.outcome = isInDoubt || !this.giving.isOurs ? 'paused-recoverable' : 'aborted';
+    // One that was over before is not with the nodes.
+    else if ((isInDoubt && !this.error) || !this.giving.isOurs) this.summary.outcome = 'paused-recoverable';
+    else this.summary.outcome = 'aborted';
     this.summary.reason = reason && { ...reason, message: reason.message + this.#mishap };
     return this.summary;
   }
@@ -522,13 +531,17 @@ export class Departure implements Contender {
 
   /** Waits until this is true; with `limitMs` false if it is not by then. @throws {AbdmError} why this VM, or all of it, is over. */
   async #until(isTrue: () => boolean, limitMs = Number.POSITIVE_INFINITY): Promise<boolean> {
-    const by = performance.now() + limitMs;
-    const timer = Number.isFinite(limitMs) ? setTimeout(() => this.#changes.wake(), limitMs) : undefined;
+    let isLate = false;
+    const giveUp = () => {
+      isLate = true;
+      this.#changes.wake();
+    };
+    const timer = Number.isFinite(limitMs) ? setTimeout(giveUp, limitMs) : undefined;
     try {
       for (;;) {
         this.#check();
         if (isTrue()) return true;
-        if (performance.now() >= by) return false;
+        if (isLate) return false;
         await this.#changes.next();
       }
     } finally {

@@ -1,11 +1,11 @@
-// How fast frames are acknowledged: measured while there are any on their way, so that a source that has little to send is not taken for a slow link.
+// How fast frames are acknowledged: measured while there is anything to send, so that a source that has little of it is not taken for a slow link.
 
 /** Measured over so long at a time. */
 const SLICE_MS = 100;
 
 export class Pace {
   #perMs = 0;
-  /** Of the present slice; null: nothing is on its way. */
+  /** Of the present slice; null: there is nothing to send. */
   #sinceMs: number | null = null;
   #bytes = 0;
 
@@ -14,7 +14,7 @@ export class Pace {
     if (this.#sinceMs === null) this.#begin();
   }
 
-  /** One was acknowledged; `isLast`: no other is on its way. */
+  /** One was acknowledged; `isLast`: no other is on its way, or to be made. */
   acknowledged(bytes: number, isLast: boolean): void {
     if (this.#sinceMs === null) return;
     this.#bytes += bytes;

@@ -1,6 +1,6 @@
-// Pages that a guest waits for at the destination, which asks its source for them. Each is answered with the extent around it, in a frame that needs no
-// other: what of it was not sent yet, or, if the page was sent already but has not come, all of it once more. The source has stood still since before it
-// could be asked. What was not sent yet goes on behind it.
+// Pages that the destination asks its source for: those that a guest waits for there, and those that it cannot make of what it has, since what they are
+// duplicates of was overwritten. Each is answered with the extent around it, in a frame that needs no other: what of it was not sent yet, or, if the page was
+// sent already but has not come, all of it once more. What was not sent yet goes on behind it.
 
 import type { Departure } from './departure.js';
 import type { Pages } from './todo.js';
@@ -32,7 +32,7 @@ export class Requests {
     return this.#waiting.size === 0;
   }
 
-  /** The guest of this VM waits for these pages. */
+  /** These pages of a VM are waited for. */
   ask(departure: Departure, pfns: readonly number[]): void {
     for (const pfn of pfns) {
       const base = pfn - (pfn % EXTENT_PAGES);

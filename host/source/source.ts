@@ -131,9 +131,16 @@ export class Ejection {
     return true;
   }
 
-  /** Others may have taken over, one VM at least: there is no way back by ourselves, and what was stopped for its image must not go on while the end is not known. */
+  /** Others may have taken over, one VM at least: there is no way back by ourselves. */
   get committed(): boolean {
     return this.#committed || this.#departures.some(({ giving }) => !giving.isOurs);
+  }
+
+  /** Others may have taken over this VM: what was stopped for its image must not go on while the end is not known. */
+  isInDoubt(vm: number): boolean {
+    const { giving, summary } = this.#departures[vm]!;
+    if (this.#phase === 'done') return summary.outcome === 'paused-recoverable';
+    return this.#committed || !giving.isOurs;
   }
 
   /** Migrates. Never throws for what may happen to a migration: the summary says what did. */
@@ -240,7 +247,7 @@ export class Ejection {
           onLoaded: (vm, guest) => this.#departures[vm]!.onLoaded(guest),
           onRunning: (vm) => this.#departures[vm]!.onRunning(),
           onFault: (vm, pfns) => this.#onFault(this.#departures[vm]!, pfns),
-          onVmOver: (vm, error) => this.#departures[vm]!.onOver(error, this.#committed),
+          onVmOver: (vm, error) => this.#departures[vm]!.onOver(error),
         },
         onReady: (reports) => {
           scatter.addDestination(to);
@@ -354,13 +361,13 @@ export class Ejection {
     this.#frameBytes += frame.bytes;
     this.#link?.record(frame);
     this.#division!.requests.arrived(frame.id);
-    this.#pace.acknowledged(frame.bytes, this.#scatter!.ledger.isIdle);
+    const isLast = this.#scatter!.ledger.isIdle && !this.#departures.some(({ isReady }) => isReady);
+    this.#pace.acknowledged(frame.bytes, isLast);
     for (const departure of this.#departures) departure.onStored(frame);
   }
 
   #onFault(departure: Departure, pfns: readonly number[]): void {
     if (departure.error) return;
-    if (departure.giving.isOurs) throw new AbdmError('PROTOCOL', 'FAULT: the VM runs here');
     departure.summary.postcopyRequests += pfns.length;
     this.#division!.requests.ask(departure, pfns);
     this.#division!.wake();

@@ -148,6 +148,7 @@ const COMPLETED: Ending = {
   way: 'nodes',
   replicas: 1,
   kill: 'none',
+  phase: 'stop',
   came: true,
   early: false,
   victim: 0,

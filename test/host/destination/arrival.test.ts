@@ -9,6 +9,7 @@ function arrive(options: Partial<Omit<ArrivalOptions, 'sink'>> = {}, guest = new
   const failures: AbdmError[] = [];
   const arrival = new Arrival({
     sink: guest,
+    isLost: false,
     waitsForAll: false,
     permit: async () => true,
     onBegin: () => guest.asked.push('noted'),
@@ -37,6 +38,29 @@ describe('a guest', () => {
     await arrival.run();
     expect(await arrival.take(body!)).toBe(false);
     expect(guest.asked.length).toBe(4);
+  });
+
+  test('is said to run only when it does: the source lets go of it then', async () => {
+    const { guest, arrival } = arrive();
+    await arrival.load(state('one'));
+    let running!: () => void;
+    guest.hold.run = new Promise((resolve) => {
+      running = resolve;
+    });
+    const ran = arrival.run();
+    await soon();
+    expect([arrival.hasRun, arrival.report.state]).toEqual([true, 'loaded']);
+    running();
+    await ran;
+    expect(arrival.report.state).toBe('running');
+  });
+
+  test('does not run what another one was to run', async () => {
+    const { guest, arrival } = arrive({ isLost: true });
+    expect(await arrival.load(state('one'))).toBe(false);
+    void arrival.grant();
+    await soon();
+    expect([guest.asked, arrival.isOurs, arrival.report.state]).toEqual([[], false, 'waiting']);
   });
 
   test('is not told to run before it is loaded', async () => {

@@ -25,11 +25,11 @@ export interface Held {
   refuse(code: string): void;
 }
 
-/** Frames that were put are in `held`, to be answered; what belongs to the index is stored. */
-export function holding() {
+/** What was put is in `held`, to be answered: frames, unless `holds` says otherwise; everything else is stored. */
+export function holding(holds = (id: number) => id < MANIFEST_ID) {
   const held: Held[] = [];
   const answer: Answer = (header, channel) => {
-    if (header.id >= MANIFEST_ID) return stored(header, channel);
+    if (!holds(header.id)) return stored(header, channel);
     const refuse = (code: string) =>
       channel.send(MessageType.REFUSED, header.id, encodeJson({ code, message: 'no', freeBytes: 1e9 }));
     held.push({ id: header.id, store: () => stored(header, channel), refuse });

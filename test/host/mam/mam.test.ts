@@ -8,7 +8,7 @@ import { MamNode } from '#abdm/host/mam/node.js';
 import { Window, windowLimits } from '#abdm/host/mam/window.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
-import { type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
+import { MAX_FRAME_BYTES, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
 import { OPEN } from '#abdm/host/wire/security.js';
 import { until } from '../wire/pair.js';
 import { type FakeNode, Fakes, silent, stored } from './fakes.js';
@@ -181,6 +181,36 @@ describe('a block', () => {
 });
 
 describe('a window', () => {
+  test('lets as many bytes be on their way, whatever the size of frames', () => {
+    expect([windowLimits().frames, windowLimits(16).frames]).toEqual([16, 64]);
+    const window = new Window(windowLimits(16));
+    for (let i = 0; i < 64; i++) {
+      expect(window.isFull).toBe(false);
+      window.sent(100);
+    }
+    expect(window.isFull).toBe(true);
+  });
+
+  test('reaches as far ahead as it is told, from then on', async () => {
+    const limits = windowLimits();
+    const window = new Window(limits);
+    const settle = async () => {
+      for (let i = 0; i < 6; i++) {
+        window.sent(1_000_000);
+        await new Promise((resolve) => setTimeout(resolve, 60));
+        window.settled(1_000_000, 0);
+      }
+    };
+    await settle();
+    // About 16 MB a second.
+    expect(window.bytes).toBeGreaterThan(600_000);
+    const before = window.bytes;
+    limits.aheadMs = 10;
+    expect(window.bytes).toBe(2 * MAX_FRAME_BYTES);
+    limits.minBytes = 140_000;
+    expect(window.bytes).toBeCloseTo(Math.max(140_000, before / 10), -2);
+  });
+
   test('follows what the node acknowledges, between two frames and 8 MiB', async () => {
     const window = new Window(windowLimits());
     expect(window.hasRoom(264_000)).toBe(true);

@@ -18,9 +18,11 @@ async function make() {
   const opener = await Opener.create(key);
   const recorded = (i: number) => {
     const { block, bytes } = sent[i]!;
-    const read: [id: number, meta: boolean][] = [];
+    const read: [id: number, meta: boolean | 'void'][] = [];
     const body = bytes.subarray(0, opener.open(block.id, bytes));
-    readRecords(body, [{ pages: 1000 }], ({ frameId }, _holders, meta) => read.push([frameId, meta !== null]));
+    readRecords(body, [{ pages: 1000 }], ({ frameId, state }, _holders, meta) => {
+      read.push([frameId, state === 'void' ? state : meta !== null]);
+    });
     return read;
   };
   return { recorder, sent, recorded };
@@ -59,5 +61,34 @@ test('a frame that is lost before its record is sent, and made anew, is recorded
   recorder.add(frame);
   recorder.flush();
   expect(sent).toHaveLength(2);
+  recorder.stop();
+});
+
+test('a frame that never comes is recorded so, after what was said of it, and again when nobody has that any more', async () => {
+  const { recorder, sent, recorded } = await make();
+  const ledger = new Ledger();
+  const [frame, other] = [direct(1), direct(2)];
+  for (const one of [frame, other]) recorder.add(one);
+  recorder.flush();
+  ledger.void(frame);
+  recorder.add(frame);
+  expect(recorder.idle).toBe(false);
+  recorder.flush();
+  expect([recorded(0), recorded(1)]).toEqual([
+    [
+      [1, true],
+      [2, true],
+    ],
+    [[1, 'void']],
+  ]);
+  const gone = [{ ...chain[0], gone: true }] as unknown as Chain;
+  sent[0]!.deliver(gone);
+  sent[1]!.deliver(gone);
+  await settled();
+  expect(recorder.idle).toBe(true);
+  // What went to the destination cannot be proved any more; what never comes can.
+  expect(recorder.recover()).toEqual([other]);
+  recorder.flush();
+  expect(recorded(2)).toEqual([[1, 'void']]);
   recorder.stop();
 });

@@ -55,6 +55,8 @@ export class Landing implements PageSink {
   // biome-ignore lint/suspicious/noExplicitAny: JSON
   images: any;
   frames = -1;
+  /** Pages that it could not make of what it had. */
+  asked = 0;
   readonly options: LandingOptions;
   #listener!: Listener;
   #migration = '';
@@ -67,6 +69,7 @@ export class Landing implements PageSink {
   #fetching: Promise<void> = Promise.resolve();
   readonly #fetched = new Set<number>();
   readonly #id: string;
+  readonly #waits: NodeJS.Timeout[] = [];
 
   private constructor(options: LandingOptions) {
     this.options = options;
@@ -94,6 +97,8 @@ export class Landing implements PageSink {
   }
 
   async close(): Promise<void> {
+    this.cut();
+    for (const wait of this.#waits) clearInterval(wait);
     await this.#listener.close();
     for (const client of this.#clients.values()) (await client).end();
   }
@@ -291,17 +296,32 @@ export class Landing implements PageSink {
     const copy = body.slice();
     setTimeout(() => {
       this.straight.push({ id, role });
-      this.#merge(copy);
+      const { vm, pfns } = this.#merge(copy);
       this.#fetched.add(id);
-      channel.send(T.STORED, id, encodeU64s(1e15));
+      const stored = () => channel.send(T.STORED, id, encodeU64s(1e15));
+      // What it is a duplicate of is here no more, and at no node.
+      const missing = pfns.filter((pfn) => this.merger.newest(vm, pfn) === id && !this.merger.isMerged(vm, pfn));
+      const isKept = (frame: number) => (this.records.get(frame)?.nodes.length ?? 0) > 0;
+      if (missing.length === 0 || [...this.merger.wanted].every(isKept)) return stored();
+      this.asked += missing.length;
+      this.send(T.FAULT, { vm, pfns: missing });
+      const wait = setInterval(() => {
+        if (!missing.every((pfn) => this.merger.isMerged(vm, pfn))) return;
+        clearInterval(wait);
+        stored();
+      }, 1);
+      this.#waits.push(wait);
     }, this.options.mergeMs ?? 0);
   }
 
-  #merge(frame: Uint8Array): void {
+  #merge(frame: Uint8Array): { vm: number; pfns: number[] } {
     const slot = this.merger.acquire();
     slot.bytes.set(frame);
-    this.merger.merge(slot, frame.byteLength, this, () => {});
+    const { vm, pages } = this.merger.merge(slot, frame.byteLength, this, () => {});
     slot.release();
+    const view = new DataView(frame.buffer, frame.byteOffset);
+    const base = Number(view.getBigUint64(16, true));
+    return { vm, pfns: Array.from({ length: pages }, (_, i) => base + view.getUint16(40 + 8 * i, true)) };
   }
 
   #fetch(id: number): void {
@@ -317,7 +337,8 @@ export class Landing implements PageSink {
           const into = new Uint8Array(300_000);
           const bytes = await (await client).get(id, into);
           this.#fetched.add(id);
-          return this.#merge(into.subarray(0, bytes));
+          this.#merge(into.subarray(0, bytes));
+          return;
         } catch {
           // Another one may have it; or a later record says where it is.
         }
