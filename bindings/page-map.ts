@@ -24,11 +24,13 @@ export interface PageMapPlaces {
 
 /** What is wanted of a gang's pages, and what is in place. `Merger` is one. */
 export abstract class PageMap {
+  /** @internal */
   protected readonly engine: Engine;
+  /** @internal All of the engine's memory. */
   protected readonly view: DataView;
-  /** Room for one page, that belongs to nobody. */
+  /** @internal Room for one page, that belongs to nobody. */
   protected readonly pagePtr: number;
-  /** Pages of each VM. */
+  /** @internal Pages of each VM. */
   protected readonly pages: readonly number[];
   readonly #mergedPtr: number;
   /** The first page of each VM in the map. */
@@ -128,7 +130,7 @@ export abstract class PageMap {
     return this.engine.exports.mapNewest(vm, pfn);
   }
 
-  /** What the last call to the engine said of other frames. */
+  /** @internal What the last call to the engine said of other frames. */
   protected saySuperseded(onSuperseded: OnSuperseded): void {
     const count = this.view.getUint32(SUPERSEDED, true);
     for (let i = 0; i < count; i++) onSuperseded(this.view.getFloat64(SUPERSEDED_IDS + 8 * i, true));
