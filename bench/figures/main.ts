@@ -1,5 +1,6 @@
 // npm run figures: the paper's figures, and what it did not measure: live guests, processes on hosts of their own, links of a known speed.
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { dirname, join } from 'node:path';
 import { formatMs } from '#abdm/host/cli/sizes.js';
 import { unavailable } from '../network/namespaces.js';
@@ -57,12 +58,13 @@ async function runAll(options: Options, args: readonly string[]): Promise<void> 
   say(`${settings.length} points, ${runs} runs of each: about ${formatMs(seconds * 1000)}`);
 
   const pace = wanted.smoke ? 'smoke' : 'full';
+  const loadBefore = loadavg()[0]!;
   const { bytesPerS, congestionControl } = await measureLine(size.bitsPerS, LINE_TIMES[pace]);
   const points: Point[] = [];
   const invocation: Invocation = {
     command: ['npm run figures', ...(args.length > 0 ? ['--', ...args] : [])].join(' '),
     date: new Date().toISOString(),
-    machine: describeMachine(congestionControl),
+    machine: describeMachine(congestionControl, loadBefore),
     points,
   };
   const print = (line: Point | Promised) => console.log(json ? JSON.stringify(line) : text(line));

@@ -42,10 +42,10 @@ ${sections.join('\n')}
 }
 
 function origin({ command, date, machine, points }: Invocation): string {
-  const { cpu, cores, memoryGiB, system, node, congestionControl } = machine;
+  const { cpu, cores, memoryGiB, system, node, congestionControl, loadBefore } = machine;
   const figures = [...new Set(points.map(({ figure }) => figure))].sort((a, b) => a - b).join(', ');
   return `<p class="note">Figures ${figures}: <code>${html(command)}</code>, ${html(date)}; ${html(cpu)}, ${cores} cores, ${memoryGiB} GiB, ${html(system)}, Node ${html(node)},
-TCP congestion control ${html(congestionControl)}.</p>`;
+TCP congestion control ${html(congestionControl)}, a load of ${loadBefore} before it began.</p>`;
 }
 
 async function section(points: readonly Point[], promises: readonly Promised[]): Promise<string> {

@@ -11,6 +11,8 @@ export interface Machine {
   readonly system: string;
   readonly node: string;
   readonly congestionControl: string;
+  /** Of the minute before: what others had to do here. */
+  readonly loadBefore: number;
 }
 
 /** What one command measured. */
@@ -25,7 +27,7 @@ export interface Results {
   readonly invocations: readonly Invocation[];
 }
 
-export function describeMachine(congestionControl: string): Machine {
+export function describeMachine(congestionControl: string, loadBefore: number): Machine {
   return {
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: availableParallelism(),
@@ -33,6 +35,7 @@ export function describeMachine(congestionControl: string): Machine {
     system: `${process.platform} ${release()}`,
     node: process.version,
     congestionControl,
+    loadBefore: Number(loadBefore.toFixed(2)),
   };
 }
 

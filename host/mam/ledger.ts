@@ -32,7 +32,7 @@ export interface Kept {
   meta: Uint8Array | undefined;
   /** Where a guest runs at the destination, what others refer to has to be at nodes: others do, and it does not go straight to the destination any more. */
   isPinned: boolean;
-  /** It was given to the destination, as it is made now. */
+  /** The destination has it, or was given it: nobody else may ever have it. */
   isStraight: boolean;
 }
 
@@ -88,6 +88,7 @@ export class Ledger {
   keep(frame: Kept, holders: Chain | 'destination'): void {
     frame.holders = holders;
     frame.state = 'kept';
+    frame.isStraight = holders === 'destination';
     this.#coming.delete(frame);
   }
 

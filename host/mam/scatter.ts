@@ -63,7 +63,7 @@ export interface ScatterOptions extends Pick<NodeOptions, 'migration' | 'securit
   readonly batchPages?: number;
   /** A guest may run at the destination before all of its memory is there. */
   readonly live?: boolean;
-  /** Somebody is given a frame and does not have it yet: the destination, or nodes. */
+  /** A frame is given to the destination, or will be to nobody else; or to nodes. They do not have it yet, and it may be said again of others. */
   readonly onGiven?: (frame: Kept, straight: boolean) => void;
   /** A frame never comes. */
   readonly onVoid?: (frame: Kept) => void;
@@ -147,9 +147,12 @@ export class Scatter {
     this.#mam.addDestination(address, this.#dial('frames', silentMs), urgent);
   }
 
-  /** How far ahead of the destination bytes may be outstanding, and how many always: little where a guest runs, so that what it waits for comes soon. */
-  setAhead(ahead: { ms: number; minBytes: number }): void {
-    this.#mam.setAhead(ahead);
+  /**
+   * How far ahead of the destination bytes may be outstanding, and how many always, two frames at least: little where a guest runs, so that what it waits for
+   * comes soon.
+   */
+  setAhead({ ms, minBytes }: { ms: number; minBytes: number }): void {
+    this.#mam.setAhead({ ms, minBytes: Math.max(minBytes, 2 * this.#frameBytes) });
   }
 
   /** The destination is gone, with all that only it had, or was to have. Returns whether it had anything. */
@@ -163,16 +166,16 @@ export class Scatter {
 
   /** A frame that is put now would go to the destination at once. */
   prefersDestination(): boolean {
-    return this.#courier.prefersDestination(frameBound(this.#options.batchPages ?? FRAME_PAGES) + SEAL_BYTES);
+    return this.#courier.prefersDestination(this.#frameBytes);
   }
 
   /**
-   * Gives a frame to R nodes, or to the destination. It is released when they have it.
-   * @param options.straightOnly to the destination and nobody else, since it refers to what nobody else has; it is lost if that is gone.
+   * Gives a frame to R nodes, or to the destination. It is released when they have it. Where a guest runs at the destination, one that refers to what
+   * went straight there goes there and nowhere else: it is lost if that is gone.
    */
-  put(frame: Frame, { straightOnly = false }: { straightOnly?: boolean } = {}): void {
+  put(frame: Frame): void {
     const kept = this.#admit(frame);
-    if (kept) this.#send(frame, kept, straightOnly);
+    if (kept) this.#send(frame, kept);
   }
 
   /** Gives a frame to the destination at once, whatever else is on its way there: somebody waits for it. If that fails it goes on as `put` does. */
@@ -181,7 +184,7 @@ export class Scatter {
     if (!kept) return;
     const { urgent } = this.#mam;
     if (urgent?.up) void this.#sendUrgently(frame, kept, urgent);
-    else this.#send(frame, kept, false);
+    else this.#send(frame, kept);
   }
 
   /** These frames never come: nobody waits for them any more, and whoever reads the index knows. They are not put again. */
@@ -315,6 +318,11 @@ export class Scatter {
     return kept;
   }
 
+  /** Of a frame, at most. */
+  get #frameBytes(): number {
+    return frameBound(this.#options.batchPages ?? FRAME_PAGES) + SEAL_BYTES;
+  }
+
   /** It matters who has a frame that others refer to. */
   get #isParting(): boolean {
     return this.#options.live === true && this.#options.index !== null;
@@ -328,14 +336,14 @@ export class Scatter {
     this.#courier.pin(id);
   }
 
-  #send(frame: Frame, kept: Kept, straightOnly: boolean): void {
-    const { id, vm, base } = kept;
+  #send(frame: Frame, kept: Kept): void {
+    const { id, vm, base, references } = kept;
     let straight: Straight = kept.isPinned ? 'never' : 'may';
-    if (straightOnly || (this.#isParting && kept.references.some((id) => this.ledger.get(id)?.isStraight))) {
-      straight = 'only';
-    }
+    if (this.#isParting && references.some((id) => this.ledger.get(id)?.isStraight)) straight = 'only';
     const extent = Math.floor(base / FRAME_PAGES) + vm * 2 ** 40;
     const onGiven = (isStraight: boolean) => this.#onGiven(kept, isStraight);
+    // Even while it waits for room there: nobody else will have it.
+    if (straight === 'only') onGiven(true);
     const onLost = () => {
       this.#lost.add(id);
       // Whoever is putting it does not expect to hear of it yet.
@@ -366,7 +374,7 @@ export class Scatter {
     }
     // Meanwhile it may be void.
     if (!this.#urgent.delete(kept)) return release();
-    if (!isStored) return this.#send({ ...frame, release }, kept, false);
+    if (!isStored) return this.#send({ ...frame, release }, kept);
     release();
     destination.stored.frames++;
     destination.stored.bytes += bytes.byteLength;

