@@ -18,7 +18,7 @@ import { type GuestSource, type ImageSource, isGuestSource } from '../image/imag
 import { MAX_STATE_BYTES } from '../mam/catalog.js';
 import type { Framer } from '../mam/framer.js';
 import type { Kept } from '../mam/ledger.js';
-import type { Scatter } from '../mam/scatter.js';
+import type { Frame, Scatter } from '../mam/scatter.js';
 import { Giving, type Report } from '../ownership/giving.js';
 import { type Mode, type Notice, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
 import { Changes } from './changes.js';
@@ -102,6 +102,8 @@ export class Departure implements Contender {
   #isPressing = false;
   /** Nothing but LOADED is missing. */
   #mayGive = false;
+  /** By page: the frame that it is in. */
+  readonly #newest: Float64Array;
   /** Frames that never come, as soon as what has to come instead is on its way. */
   #void: Kept[] = [];
   /** What was sent in the present round. */
@@ -113,6 +115,7 @@ export class Departure implements Contender {
     this.guest = isGuestSource(image) ? image : null;
     this.weight = weight;
     this.todo = new Todo(image.pages);
+    this.#newest = new Float64Array(image.pages);
     this.#name = name;
     this.#mode = this.guest ? mode : 'stop';
     this.#limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
@@ -181,6 +184,16 @@ export class Departure implements Contender {
     return { name, mode, state, round: this.round, dirtyPages: this.todo.count };
   }
 
+  /** The frame that page `pfn` is in, or was in last. */
+  newest(pfn: number): Kept | undefined {
+    return this.#gang.scatter.ledger.get(this.#newest[pfn]!);
+  }
+
+  /** Its pages are in this frame now. */
+  divided({ id, base, pages, deltas }: Frame): void {
+    for (let i = 0; i < pages; i++) this.#newest[base + (deltas ? deltas[i]! : i)] = id;
+  }
+
   /** Frames of it were sent; the divider has emptied `todo`, or not. */
   sent(pages: number, bytes: number): void {
     this.#sent.pages += pages;
@@ -208,8 +221,12 @@ export class Departure implements Contender {
   sendInstead(frame: Kept): void {
     this.#void.push(frame);
     if (this.error) return this.#replaced();
-    const { base, pages, deltas } = frame;
-    for (let i = 0; i < pages; i++) this.todo.add(base + (deltas ? deltas[i]! : i));
+    const { id, base, pages, deltas } = frame;
+    for (let i = 0; i < pages; i++) {
+      const pfn = base + (deltas ? deltas[i]! : i);
+      if (this.#newest[pfn] === id) this.todo.add(pfn);
+    }
+    if (this.todo.count === 0) this.#replaced();
     this.#gang.onTodo();
   }
 

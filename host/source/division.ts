@@ -115,10 +115,7 @@ export class Division {
   #answer(): number {
     const answer = this.requests.next();
     if (!answer) return 0;
-    this.#make(answer.departure, answer.pages, { alone: true }, (frame) => {
-      this.requests.answered(answer, frame.id);
-      this.#options.scatter.urgent(frame);
-    });
+    this.#make(answer.departure, answer.pages, { alone: true }, (frame) => this.#options.scatter.urgent(frame));
     return answer.pages.pages;
   }
 
@@ -158,6 +155,7 @@ export class Division {
     const which = { vm: departure.vm, base, pages: pages.pages, ...(deltas && { deltas }) };
     for (const frame of framer.divide(which, options)) {
       this.#count(frame);
+      departure.divided(frame);
       put(frame);
     }
     for (const kind of KINDS) departure.summary[kind] += framer.counts[kind] - before[kind];

@@ -1,7 +1,9 @@
 // Pages that the destination asks its source for: those that a guest waits for there, and those that it cannot make of what it has, since what they are
 // duplicates of was overwritten. Each is answered with the extent around it, in a frame that needs no other: what of it was not sent yet, or, if the page was
-// sent already but has not come, all of it once more. What was not sent yet goes on behind it.
+// sent already but has not come, all of it once more. What was not sent yet goes on behind it. The question may have crossed the page on its way: what the
+// destination has got meanwhile is not sent again, nor what is about to arrive there.
 
+import type { Kept } from '../mam/ledger.js';
 import type { Departure } from './departure.js';
 import type { Pages } from './todo.js';
 
@@ -19,14 +21,11 @@ interface Request {
 export interface Answer {
   readonly departure: Departure;
   readonly pages: Pages;
-  readonly key: string;
 }
 
 export class Requests {
   /** By VM and extent: in the order in which they came. */
   readonly #waiting = new Map<string, Request>();
-  /** What frames that are on their way answer. */
-  readonly #answers = new Map<number, string>();
 
   get isEmpty(): boolean {
     return this.#waiting.size === 0;
@@ -35,14 +34,12 @@ export class Requests {
   /** These pages of a VM are waited for. */
   ask(departure: Departure, pfns: readonly number[]): void {
     for (const pfn of pfns) {
+      if (!departure.todo.has(pfn) && arrives(departure.newest(pfn))) continue;
       const base = pfn - (pfn % EXTENT_PAGES);
       const key = `${departure.vm} ${base}`;
       const known = this.#waiting.get(key);
       if (known) known.pfns.push(pfn);
-      // If it was sent already, that may have been as an answer, which is still on its way.
-      else if (departure.todo.has(pfn) || ![...this.#answers.values()].includes(key)) {
-        this.#waiting.set(key, { departure, base, pfns: [pfn] });
-      }
+      else this.#waiting.set(key, { departure, base, pfns: [pfn] });
     }
   }
 
@@ -56,18 +53,16 @@ export class Requests {
       const wasSent = pfns.some((pfn) => !todo.has(pfn));
       const unsent = todo.takeWithin(base, pages);
       todo.moveTo(base + pages);
-      return { departure, key, pages: wasSent ? { base, pages, deltas: undefined } : unsent! };
+      return { departure, pages: wasSent ? { base, pages, deltas: undefined } : unsent! };
     }
     return null;
   }
+}
 
-  /** This frame answers it. */
-  answered({ key }: Answer, frame: number): void {
-    this.#answers.set(frame, key);
-  }
-
-  /** This frame is where it should be. */
-  arrived(frame: number): void {
-    this.#answers.delete(frame);
-  }
+/** The destination has it, or gets it at once, and needs no other for it. */
+function arrives(frame: Kept | undefined): boolean {
+  if (!frame) return false;
+  return (
+    frame.holders === 'destination' || (frame.isStraight && frame.state === 'coming' && frame.references.length === 0)
+  );
 }

@@ -360,7 +360,6 @@ export class Ejection {
   #onStored(frame: Kept): void {
     this.#frameBytes += frame.bytes;
     this.#link?.record(frame);
-    this.#division!.requests.arrived(frame.id);
     const isLast = this.#scatter!.ledger.isIdle && !this.#departures.some(({ isReady }) => isReady);
     this.#pace.acknowledged(frame.bytes, isLast);
     for (const departure of this.#departures) departure.onStored(frame);

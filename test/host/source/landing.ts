@@ -39,7 +39,7 @@ export interface LandingOptions {
   mergeMs?: number;
   /** Frames that its nodes keep are fetched at once; else only by `fetchAll`. */
   gathers?: boolean;
-  /** Takes no frames itself. */
+  /** Takes no frames itself, but those that somebody waits for. */
   refusesFrames?: boolean;
   id?: string;
 }
@@ -289,7 +289,7 @@ export class Landing implements PageSink {
   #onFrame({ type, id }: MessageHeader, body: Uint8Array, channel: Channel, role: string): void {
     if (type === T.PING) return channel.send(T.PONG, 0);
     expect(type).toBe(T.PUT);
-    if (this.options.refusesFrames) {
+    if (this.options.refusesFrames && role === 'frames') {
       const node = this.address;
       return channel.send(T.REFUSED, id, encodeJson({ code: 'NO_ROOM', message: 'none', freeBytes: 0, node }));
     }

@@ -166,15 +166,24 @@ describe('a guest that runs at the destination', () => {
     landing.expectWhole(0, guest.memory);
   });
 
-  test('is never written over, and is sent once more what was sent and has not come', async () => {
-    const { landing, guest, ejection } = await scene({ guests: [large] }, slow);
+  test('is sent once more what was sent elsewhere and has not come, and never again what it has', async () => {
+    const { landing, guest, ejection } = await scene(
+      { guests: [large], keepers: 2, landing: { refusesFrames: true, gathers: false } },
+      slow,
+    );
     const running = ejection.run();
-    await until(() => landing.merger?.isMerged(0, 40) && landing.arrivals[0]!.state === 'running');
-    for (let pfn = 0; pfn < 40; pfn++) landing.scribble(0, pfn);
+    await until(() => landing.arrivals[0]?.state === 'running' && landing.records.size > 10);
+    landing.send(T.FAULT, { vm: 0, pfns: [3, 9] });
+    await until(() => landing.merger.isMerged(0, 3));
+    expect(landing.straight).toMatchObject([{ role: 'urgent' }]);
+    landing.scribble(0, 3);
     landing.send(T.FAULT, { vm: 0, pfns: [3] });
-    await until(() => landing.straight.some(({ role }) => role === 'urgent'));
+    landing.send(T.FAULT, { vm: 0, pfns: [2047] });
+    await until(() => landing.merger.isMerged(0, 2047));
+    expect(landing.straight).toHaveLength(2);
     ejection.setRate(null);
     expect(await running).toMatchObject({ outcome: 'completed', vms: [{ normalPages: 2048 + 16 }] });
+    await landing.fetchAll();
     landing.expectWhole(0, guest.memory);
   });
 
