@@ -29,44 +29,24 @@ import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { NodeRef } from '../mam/keeper.js';
 import { takeParked } from '../mam/parked.js';
 import type { Status, Summary } from '../summary.js';
-import type { Address } from '../wire/address.js';
 import { RateLimit } from '../wire/rate.js';
 import { OPEN, type Security } from '../wire/security.js';
-import type { Announced, AnnouncedVm } from './announcement.js';
+import type { Announced } from './announcement.js';
 import { Claims } from './claims.js';
 import { SourceControl, type SourceEvents } from './control.js';
+import { Custody } from './custody.js';
 import { type Ending, summaryOf } from './ending.js';
 import { checkKinds, Guests } from './guests.js';
-import type { ImageTarget } from './images.js';
 import { Notes } from './notes.js';
+import type { DestinationOptions } from './options.js';
 import { failedBefore, hasRun, openNotes, recognise, resumed } from './resume.js';
 import { seekSource } from './seek.js';
 import { Session } from './session.js';
 import { settle } from './settle.js';
 import type { State } from './state.js';
-import type { Failure, Verdict } from './verdict.js';
+import type { Verdict } from './verdict.js';
 
-/** What a destination is started with: either `listen` or `parked`. */
-export interface DestinationOptions {
-  /** HOST:PORT, port 0 for any free one. */
-  listen?: Address | string;
-  /** Instead of listening for a source: VMs that were parked, and the secret that they were parked with. */
-  parked?: { vmKey: Uint8Array; intermediates: readonly string[] | 'announced' };
-  /** Where announcements are heard: HOST:PORT. */
-  announcements?: readonly string[];
-  images: readonly ImageTarget[];
-  /** Bytes of frames a second, at most. */
-  rateBytesPerS?: number;
-  security?: Security;
-  /** How long a source that lost its connection may take to come back. Default 10,000. */
-  returnMs?: number;
-  /** How long nodes are waited for that do not answer and have what is missing. Default 30,000. */
-  answerMs?: number;
-  /** Called when it is known what comes. */
-  onImages?(images: readonly AnnouncedVm[]): void;
-  /** Called when a VM's guest has begun to run here; `atMs`: since 1970, with its fraction. */
-  onRunning?(name: string, atMs: number): void;
-}
+export type { DestinationOptions } from './options.js';
 
 const RETURN_MS = 10_000;
 const ANSWER_MS = 30_000;
@@ -97,8 +77,7 @@ export class Destination {
   #startedAt = performance.now();
   /** By VM: from the beginning until its last page was in place. */
   readonly #totalMs: (number | null)[] = [];
-  /** VMs that ended alone. */
-  readonly #failures = new Map<number, Failure>();
+  readonly #custody: Custody;
   #verdicts: readonly Verdict[] | null = null;
   #seeking = false;
   readonly #timers: NodeJS.Timeout[] = [];
@@ -111,6 +90,12 @@ export class Destination {
     this.#security = options.security ?? OPEN;
     this.#limit = new RateLimit(options.rateBytesPerS);
     this.#notes = new Notes(options.images.flatMap(({ statePath }) => (statePath === undefined ? [] : [statePath])));
+    this.#custody = new Custody({
+      notes: this.#notes,
+      control: () => this.#control,
+      isOver: () => this.#over.signal.aborted,
+      onFailed: (error) => this.#fail(error),
+    });
     const ended = new Promise<Ending>((resolve) => {
       this.#end = (ending) => {
         this.#over.abort('error' in ending ? ending.error : undefined);
@@ -138,7 +123,7 @@ export class Destination {
   /** The state of some VM is here, or here and at the nodes, and nowhere else. */
   get handedOver(): boolean {
     if (this.#verdicts) return this.#verdicts.some(({ isOurs }) => isOurs);
-    return this.#notes.state?.vms.some((_, vm) => this.#isOurs(vm)) ?? false;
+    return this.#custody.haveOurs;
   }
 
   /** It is over, and some VM of which that was true did not come through. */
@@ -158,7 +143,7 @@ export class Destination {
       mergedBytes,
       rateBytesPerS: this.#limit.bytesPerS,
       nodes: session?.shares ?? [],
-      warnings: [...(session?.warnings ?? []), ...this.#failureTexts()],
+      warnings: [...(session?.warnings ?? []), ...this.#custody.texts],
     };
   }
 
@@ -247,9 +232,7 @@ export class Destination {
     const isOver = () => this.#over.signal.aborted;
     return {
       onImages: (migration, announced) => this.#onImages(migration, announced),
-      onReady: () => {
-        for (const [vm, { error }] of this.#failures) this.#giveBack(vm, error);
-      },
+      onReady: () => this.#custody.onReady(),
       onNodes: (nodes) => {
         session().name(nodes, false);
         this.#notes.change({ nodes: unite(this.#notes.state!.nodes, nodes) });
@@ -260,7 +243,7 @@ export class Destination {
       onRun: (vm) => (isOver() ? new Promise(() => {}) : this.#guests!.run(vm)),
       onVmOver: (vm, error) => {
         if (vm >= this.#notes.state!.vms.length) throw new AbdmError('PROTOCOL', `VM_OVER: there is no VM ${vm}`);
-        this.#failVm(vm, { what: 'source', error });
+        this.#custody.fail(vm, { what: 'source', error });
       },
       onDivided: (frames) => this.#onDivided(frames),
       onFrames: (isUrgent) => {
@@ -328,7 +311,7 @@ export class Destination {
       stuckMs: answerMs,
       ask: (vm, pfns) => this.#control?.fault(vm, pfns) ?? false,
       onWhole: (vm) => this.#onWhole(vm),
-      onVmFailed: (vm, error) => this.#failVm(vm, { what: 'image', error }),
+      onVmFailed: (vm, error) => this.#custody.fail(vm, { what: 'image', error }),
       onEnd: this.#end,
     });
     try {
@@ -350,8 +333,9 @@ export class Destination {
       readState: (vm) => readState(state.key, session.upHolders, vm),
       answerMs,
       onRunning: (vm) => onRunning?.(state.vms[vm]!.name, performance.timeOrigin + performance.now()),
-      onFailed: (vm, error) => this.#failVm(vm, { what: this.#guests!.of(vm)!.isGone ? 'gone' : 'image', error }),
+      onFailed: (vm, error) => this.#custody.fail(vm, { what: this.#guests!.of(vm)!.isGone ? 'gone' : 'image', error }),
     });
+    this.#custody.opened(session, this.#guests);
     session.join(state.nodes);
     this.#phase = 'gathering';
     this.#every(REPORT_MS, () => this.#control?.report(session.mergedBytes));
@@ -359,12 +343,12 @@ export class Destination {
       const renew = () => claims.claim(this.#notes.hasRun).catch((error) => this.#fail(asAbdmError(error)));
       this.#every(RENEW_MS, () => void renew());
     }
-    for (const [vm, failure] of failedBefore(this.#notes.state!, session)) this.#failVm(vm, failure);
+    for (const [vm, failure] of failedBefore(this.#notes.state!, session)) this.#custody.fail(vm, failure);
   }
 
   #onDivided(frames: number): void {
     const { vms, nodes } = this.#notes.state!;
-    const early = vms.find((_, vm) => this.#guests!.of(vm)?.isOurs === false && !this.#failures.has(vm));
+    const early = vms.find((_, vm) => this.#guests!.of(vm)?.isOurs === false && !this.#custody.failures.has(vm));
     if (nodes.length === 0 && early) {
       throw new AbdmError('PROTOCOL', `DIVIDED: the source leaves, and has not said that ${early.name} may run`);
     }
@@ -375,7 +359,7 @@ export class Destination {
   #handOver(frames: number): void {
     if (this.#notes.state!.frames === null) this.#notes.change({ frames });
     this.#session!.hasSource = false;
-    this.#guests!.takeOver((vm) => !this.#failures.has(vm));
+    this.#guests!.takeOver((vm) => !this.#custody.failures.has(vm));
     this.#session!.divided(frames);
   }
 
@@ -389,45 +373,6 @@ export class Destination {
   #onWhole(vm: number): void {
     this.#totalMs[vm] ??= performance.now() - this.#startedAt;
     this.#guests!.of(vm)?.whole();
-  }
-
-  /** The source has left it to us, or it runs here: it is ours to bring to an end. */
-  #isOurs(vm: number): boolean {
-    const { frames, notes } = this.#notes.state!;
-    const { fate } = notes[vm]!;
-    if (fate !== 'open') return fate !== 'refused';
-    return frames !== null || (this.#guests?.of(vm)?.isOurs ?? false);
-  }
-
-  /** This VM is over, and the others are not. */
-  #failVm(vm: number, failure: Failure): void {
-    if (this.#failures.has(vm)) return;
-    this.#failures.set(vm, failure);
-    if (this.#over.signal.aborted) return;
-    const { error, what } = failure;
-    try {
-      void this.#guests!.of(vm)?.close();
-      this.#session!.failVm(vm, error);
-      if (this.#failures.size === this.#notes.state!.vms.length) return this.#fail(error);
-      if (what !== 'source') this.#giveBack(vm, error);
-      else if (this.#guests!.of(vm)?.refuse() ?? true) this.#notes.changeVm(vm, { fate: 'refused' });
-    } catch (cause) {
-      this.#fail(asAbdmError(cause));
-    }
-  }
-
-  /** Tells the source, if it is there, that a VM has never run here and never will; not of one that it has left to us. */
-  #giveBack(vm: number, error: AbdmError): void {
-    const { nodes, notes } = this.#notes.state!;
-    if (!this.#control?.isReady) return;
-    const arrival = this.#guests!.of(vm);
-    if (notes[vm]!.fate === 'open') {
-      // What nobody else keeps, the source keeps until it hears that it runs.
-      if (this.#isOurs(vm) && (nodes.length > 0 || this.#notes.state!.frames !== null)) return;
-      if (arrival && !arrival.refuse()) return;
-      this.#notes.changeVm(vm, { fate: 'refused' });
-    }
-    if (this.#notes.state!.notes[vm]!.fate === 'refused') this.#control.vmOver(vm, error);
   }
 
   #onSourceLost(error: AbdmError): void {
@@ -472,22 +417,14 @@ export class Destination {
 
   /** The source is gone, and was not done: what it did not give away it has, or had; for the rest there is what it sent. */
   #onSourceGone(why: AbdmError): void {
-    if (!this.handedOver) return this.#fail(why);
-    for (const vm of this.#notes.state!.vms.keys()) {
-      if (!this.#isOurs(vm)) this.#failVm(vm, { what: 'source', error: why });
-    }
-    this.#session!.forsaken();
+    if (this.#custody.failOthers(why)) this.#session!.forsaken();
+    else this.#fail(why);
   }
 
   /** Nodes that announce themselves. */
   #announced(): NodeRef[] {
     const nodes = this.#index?.nodes() ?? [];
     return nodes.flatMap(({ id, address, suspect }) => (id === null || suspect ? [] : [{ id, address }]));
-  }
-
-  #failureTexts(): string[] {
-    const { vms } = this.#notes.state ?? { vms: [] };
-    return [...this.#failures].map(([vm, { error }]) => `${vms[vm]!.name} is over: ${error.message}`);
   }
 
   #every(ms: number, run: () => void): void {
@@ -509,9 +446,7 @@ export class Destination {
       session: this.#session,
       claims: this.#claims,
       control: this.#control,
-      failures: this.#failures,
-      isOurs: (vm) => this.#isOurs(vm),
-      giveBack: (vm, error) => this.#giveBack(vm, error),
+      custody: this.#custody,
     });
     const summary = summaryOf(ended, {
       session: this.#session,
@@ -537,7 +472,7 @@ export class Destination {
       if (this.#notes.state!.parked && !(await this.#claims!.claim(this.#notes.hasRun))) {
         return { how: 'stuck', error: unsure() };
       }
-      await this.#guests!.allRun((vm) => !this.#failures.has(vm));
+      await this.#guests!.allRun((vm) => !this.#custody.failures.has(vm));
       return { how: 'whole' };
     } catch (cause) {
       return { how: 'failed', error: asAbdmError(cause) };

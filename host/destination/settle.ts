@@ -10,6 +10,7 @@ import type { AbdmError } from '../../bindings/errors.js';
 import { asAbdmError } from '../../bindings/errors.js';
 import type { Claims } from './claims.js';
 import type { SourceControl } from './control.js';
+import type { Custody } from './custody.js';
 import type { Ending } from './ending.js';
 import { leave } from './images.js';
 import { lostPages } from './lost.js';
@@ -23,15 +24,12 @@ export interface Settled {
   readonly session: Session | null;
   readonly claims: Claims | null;
   readonly control: SourceControl | null;
-  readonly failures: Map<number, Failure>;
-  isOurs(vm: number): boolean;
-  /** Tells the source that it has a VM, if that is so. */
-  giveBack(vm: number, error: AbdmError): void;
+  readonly custody: Custody;
 }
 
 /** Returns what has become of each VM; none if it was never known which there are. */
 export async function settle(ending: Ending, settled: Settled): Promise<Verdict[]> {
-  const { notes, session, claims, control } = settled;
+  const { notes, session, claims, control, custody } = settled;
   const { state } = notes;
   const verdicts = state ? state.vms.map((_, vm) => verdictOf(factsOf(vm, state, settled), ending)) : [];
   for (const [vm, { image }] of verdicts.entries()) {
@@ -40,7 +38,7 @@ export async function settle(ending: Ending, settled: Settled): Promise<Verdict[
 
   const isPaused = verdicts.some(({ outcome }) => outcome === 'paused-recoverable');
   for (const [vm, { outcome, error, isOurs }] of verdicts.entries()) {
-    if (outcome === 'aborted' && !isOurs && session) settled.giveBack(vm, error!);
+    if (outcome === 'aborted' && !isOurs && session) custody.giveBack(vm, error!);
   }
   if (isPaused) await control?.leave();
   else await control?.end(verdicts.every(({ outcome }) => outcome === 'aborted') ? errorOf(ending) : null);
@@ -51,7 +49,7 @@ export async function settle(ending: Ending, settled: Settled): Promise<Verdict[
     else if (image === 'discard') await session.sink(vm).discard();
   }
 
-  if (isPaused || verdicts.some((verdict, vm) => canGoOn(verdict, ending, settled.failures.get(vm), state!, vm))) {
+  if (isPaused || verdicts.some((verdict, vm) => canGoOn(verdict, ending, custody.failures.get(vm), state!, vm))) {
     keepNotes(notes, verdicts);
   } else if (session) notes.remove();
   if (isPaused && state!.parked && !notes.hasRun) await claims?.release();
@@ -59,7 +57,7 @@ export async function settle(ending: Ending, settled: Settled): Promise<Verdict[
   return verdicts;
 }
 
-function factsOf(vm: number, state: State, { session, control, failures, isOurs }: Settled): VmFacts {
+function factsOf(vm: number, state: State, { session, control, custody }: Settled): VmFacts {
   const { name, pages } = state.vms[vm]!;
   const { fate } = state.notes[vm]!;
   const missing = session
@@ -69,12 +67,12 @@ function factsOf(vm: number, state: State, { session, control, failures, isOurs 
     name,
     pages,
     hasRun: fate === 'running',
-    isOurs: isOurs(vm),
+    isOurs: custody.isOurs(vm),
     isInDoubt: !control?.connected && fate !== 'refused',
     isKept: state.nodes.length > 0,
     isEmpty: session === null || session.merger.mergedPages(vm) === 0,
     missing: missing ?? null,
-    failure: failures.get(vm) ?? null,
+    failure: custody.failures.get(vm) ?? null,
   };
 }
 
@@ -84,7 +82,7 @@ async function commit(vm: number, state: State, verdict: Verdict, ending: Ending
     await settled.session!.sink(vm).commit();
     return verdict;
   } catch (cause) {
-    settled.failures.set(vm, { what: 'image', error: asAbdmError(cause) });
+    settled.custody.failures.set(vm, { what: 'image', error: asAbdmError(cause) });
     return verdictOf(factsOf(vm, state, settled), ending);
   }
 }

@@ -287,7 +287,8 @@ export class Departure implements Contender {
     const runAgain = this.giving.reported(report);
     if (this.giving.state === 'left') this.#ran();
     this.#handOver();
-    if (runAgain) this.#gang.link!.run(this.vm);
+    // Said of one that runs there: it may have been begun by another destination, which knew what this one has just been told.
+    if (runAgain || (report.state === 'running' && this.giving.state === 'left')) this.#gang.link!.run(this.vm);
     this.#changes.wake();
   }
 
