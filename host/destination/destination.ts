@@ -217,7 +217,7 @@ export class Destination {
     const taken = await takeParked({ names, vmKey, security: this.#security, addresses, signal });
     const { found, key, manifest, token, nodes } = taken;
     this.#replicas = manifest.replicas;
-    const { migration, frames } = found;
+    const { migration, frames, over } = found;
     const { vms, sealed } = manifest;
     const voters = [...found.voters];
     const began = { mode: null, frames: null, beganAtMs: Date.now(), parked: true, direct: false };
@@ -234,6 +234,7 @@ export class Destination {
       ...began,
     });
     this.#session!.followsIndex = true;
+    this.#leaveOut(over);
     this.#handOver(frames);
   }
 
@@ -367,6 +368,17 @@ export class Destination {
     this.#handOver(frames);
   }
 
+  /** The nodes say that these did not leave: what they have of them is not whole. */
+  #leaveOut(names: readonly string[]): void {
+    for (const [vm, { name }] of this.#notes.state!.vms.entries()) {
+      const error = new AbdmError(
+        'PEER_ABORTED',
+        `${name} did not leave its source with the others: it is still there`,
+      );
+      if (names.includes(name)) this.#failVm(vm, { what: 'source', error });
+    }
+  }
+
   /** All of it is at the nodes, or here: from now on the VMs are ours. */
   #handOver(frames: number): void {
     if (this.#notes.state!.frames === null) this.#notes.change({ frames });
@@ -419,8 +431,10 @@ export class Destination {
       returnMs,
       answerMs,
     });
-    if (found.how === 'left') this.#handOver(found.frames);
-    else if (found.how === 'gone') this.#onSourceGone(why);
+    if (found.how === 'left') {
+      this.#leaveOut(found.over);
+      this.#handOver(found.frames);
+    } else if (found.how === 'gone') this.#onSourceGone(why);
     else if (found.how === 'unknown') {
       const text = `${why.message}, and nodes that might know do not answer: ${found.silent.join(', ')}`;
       this.#end({ how: 'stuck', error: new AbdmError('PEER_UNREACHABLE', text) });

@@ -9,8 +9,8 @@ const LOOK_MS = 500;
 export type Whereabouts =
   /** It is back, or nobody asks any more. */
   | { how: 'back' }
-  /** All of it is at the nodes, in so many frames. */
-  | { how: 'left'; frames: number }
+  /** All of it is at the nodes, in so many frames; but of those that are over. */
+  | { how: 'left'; frames: number; over: readonly string[] }
   /** It was not done, and will not be. */
   | { how: 'gone' }
   /** Nodes that might know do not answer. */
@@ -35,7 +35,7 @@ export async function seekSource({ isOver, lookUp, returnMs, answerMs }: SeekOpt
     const awayMs = performance.now() - lostAt;
     const { known, silent } = (await lookUp()) ?? { known: null, silent: [] };
     if (isOver()) return { how: 'back' };
-    if (known?.complete) return { how: 'left', frames: known.frames };
+    if (known?.complete) return { how: 'left', frames: known.frames, over: known.over };
     // A source that talks to nodes is only cut off from us.
     if (awayMs < returnMs || known?.sourceConnected) continue;
     if (silent.length === 0) return { how: 'gone' };

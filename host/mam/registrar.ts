@@ -37,7 +37,7 @@ export class Registrar {
   /** Who has no room for it. */
   readonly #unfit = new Set<Member>();
   /** VMs of the manifest that have stayed where they were. */
-  readonly #leftOut = new Set<number>();
+  readonly #over = new Set<number>();
   #begun = false;
 
   private constructor(options: RegistrarOptions, parts: readonly Uint8Array[]) {
@@ -69,9 +69,9 @@ export class Registrar {
     if (this.#begun) void this.#tell(member, null).catch(this.#options.onError);
   }
 
-  /** From now on this VM is none of those that left. */
+  /** This VM does not leave with the others. */
   leaveOut(vm: number): void {
-    this.#leftOut.add(vm);
+    this.#over.add(vm);
   }
 
   /**
@@ -105,7 +105,8 @@ export class Registrar {
   async #tell(member: Member, frames: number | null): Promise<void> {
     const { manifest, parked, leaseMs, token } = this.#options;
     const registration: Registration = {
-      vms: manifest.vms.filter((_, vm) => !this.#leftOut.has(vm)).map(({ name }) => name),
+      vms: manifest.vms.map(({ name }) => name),
+      over: [...this.#over].map((vm) => manifest.vms[vm]!.name),
       replicas: manifest.replicas,
       parked,
       leaseMs,

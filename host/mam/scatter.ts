@@ -206,7 +206,7 @@ export class Scatter {
     this.#courier.hurry = true;
   }
 
-  /** This VM does not leave with the others: the nodes will not say that it is theirs. */
+  /** This VM does not leave with the others: the nodes will say that what they have of it is not whole. */
   leaveOut(vm: number): void {
     this.#registrar?.leaveOut(vm);
   }

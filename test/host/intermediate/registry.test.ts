@@ -32,6 +32,7 @@ describe('a migration', () => {
     const web = {
       migration: MIGRATION,
       vms: ['web', 'db'],
+      over: [],
       parked: true,
       complete: false,
       frames: 0,
@@ -44,11 +45,11 @@ describe('a migration', () => {
     for (const name of ['web', 'db']) expect(await MamNode.lookup(node.address, name)).toEqual([web]);
     expect(await MamNode.lookup(node.address, 'nobody')).toEqual([]);
     expect((await MamNode.lookup(node.address)).map(({ migration }) => migration)).toEqual([MIGRATION, OTHER]);
-    await source.register({ ...registration, complete: true, frames: 7 });
+    await source.register({ ...registration, over: ['db'], complete: true, frames: 7 });
     source.end();
     await until(() => node.status().connections === 1);
     const [left] = await MamNode.lookup(node.address, 'web');
-    expect(left).toMatchObject({ complete: true, frames: 7, sourceConnected: false });
+    expect(left).toMatchObject({ complete: true, over: ['db'], frames: 7, sourceConnected: false });
     expect(left!.expiresInMs).toBeGreaterThan(50_000);
     expect(left!.expiresInMs).toBeLessThanOrEqual(60_000);
   });

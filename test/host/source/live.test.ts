@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
 import { type Intermediate, startIntermediate } from '#abdm/host/intermediate/intermediate.js';
+import { MamNode } from '#abdm/host/mam/node.js';
 import { Ejection, type EjectOptions } from '#abdm/host/source/source.js';
 import type { Mode, Notice } from '#abdm/host/summary.js';
 import { MessageType } from '#abdm/host/wire/messages.js';
@@ -530,7 +531,7 @@ describe('a gang', () => {
     ['over nodes', 2, { mode: 'post-copy' }],
     ['over nodes', 2, { mode: 'stop' }],
   ])('%s: one whose image cannot be read fails alone', async (_, keepers, how) => {
-    const { landing, guests, ejection } = await scene({ guests: two, keepers }, { rateBytesPerS: 8e6, ...how });
+    const { landing, guests, nodes, ejection } = await scene({ guests: two, keepers }, { rateBytesPerS: 8e6, ...how });
     const running = ejection.run();
     await until(() => ejection.status().wireBytes > 1e6);
     guests[0]!.gone = new Error('gone');
@@ -541,6 +542,8 @@ describe('a gang', () => {
       vms: [{ reason: { code: 'IMAGE' } }, { outcome: 'completed', reason: null }],
     });
     expect(landing.heard).toContain('VM_OVER 0');
+    for (const { address } of nodes)
+      expect(await MamNode.lookup(address)).toMatchObject([{ complete: true, over: ['vm0'] }]);
     expect(guests[1]!.told.at(-1)).toBe('release');
     await landing.fetchAll();
     landing.expectWhole(1, guests[1]!.memory);

@@ -1,6 +1,8 @@
 // The whole way: a guest that checks every page it touches, in a process of its own, leaves with abdm eject over real nodes to abdm merge, in each mode.
+
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Abdm, cleanUp, intermediates } from '../cli/processes.js';
+import { Abdm, cleanUp, directory, intermediates } from '../cli/processes.js';
 import { GuestProcess } from '../guest/guests.js';
 
 afterEach(cleanUp);
@@ -62,5 +64,54 @@ describe.each([
     // What all of them have leaves once.
     const sent = summary.vms.reduce((sum: number, vm: { normalPages: number }) => sum + vm.normalPages, 0);
     expect(sent).toBeLessThan(0.8 * 3 * 8192);
+  });
+});
+
+/** One of two guests is killed while both leave. */
+const loseOne = async (scene: Awaited<ReturnType<typeof leave>>) => {
+  await scene.eject.event(({ type, wireBytes }) => type === 'progress' && wireBytes > 4e6);
+  await scene.sources[0]!.abdm.stop('SIGKILL');
+};
+
+describe('one of two whose guest is killed while they leave', () => {
+  test.each([
+    ['pre-copy', 0],
+    ['stop', 2],
+    ['auto', 2],
+  ])('in mode %s over %i nodes fails alone, and the other arrives', async (mode, keepers) => {
+    const scene = await leave(2, keepers, ['--mode', mode, '--rate', '10MB']);
+    await loseOne(scene);
+    const left = await scene.eject.done;
+    expect(left.code).toBe(2);
+    expect(left.summary).toMatchObject({
+      outcome: 'aborted',
+      reason: { code: 'IMAGE' },
+      vms: [{ outcome: 'aborted' }, { outcome: 'completed', reason: null }],
+    });
+    const merged = await scene.merge.done;
+    expect(merged.summary.vms).toMatchObject([{ outcome: 'aborted' }, { outcome: 'completed' }]);
+    expect(await scene.places[1]!.ask('verify')).toMatchObject({ absent: 0, wrong: 0 });
+    expect(await scene.places[0]!.ask('status')).toMatchObject({ state: 'waiting', operation: 0 });
+  });
+
+  test('parked, is not taken in from the nodes, and the other is', async () => {
+    const dir = directory();
+    const { list } = await intermediates(2);
+    const sources = [await GuestProcess.running(...BUSY), await GuestProcess.running(...BUSY, '--seed', '2')];
+    const places = [await GuestProcess.waiting(), await GuestProcess.waiting()];
+    const images = (of: GuestProcess[]) => of.map(({ socket }, i) => `vm${i}=guest:${socket}`);
+    const key = ['--vm-key', join(dir, 'vm.key')];
+    const how = ['--park', ...key, '--intermediates', list, '--mode', 'stop', '--rate', '10MB'];
+    const eject = new Abdm(['eject', ...images(sources), ...how]);
+    await loseOne({ sources, eject } as never);
+    expect((await eject.done).summary).toMatchObject({
+      parked: true,
+      vms: [{ outcome: 'aborted' }, { outcome: 'completed' }],
+    });
+    const merge = new Abdm(['merge', ...images(places), '--parked', ...key, '--intermediates', list]);
+    expect((await merge.done).summary.vms).toMatchObject([{ outcome: 'aborted' }, { outcome: 'completed' }]);
+    expect(await places[1]!.ask('verify')).toMatchObject({ absent: 0, wrong: 0 });
+    await places[1]!.works(200);
+    expect(await places[0]!.ask('status')).toMatchObject({ state: 'waiting', operation: 0 });
   });
 });
