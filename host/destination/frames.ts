@@ -30,6 +30,8 @@ export interface LaneOptions {
   isUrgent: boolean;
   /** Slots that are left to others. */
   spareSlots: number;
+  /** Nothing is taken yet. */
+  isHeld(): boolean;
 }
 
 export class FrameLane implements ChannelHandler {
@@ -87,8 +89,8 @@ export class FrameLane implements ChannelHandler {
   }
 
   get #waitMs(): number {
-    const { merger, limit, isUrgent, spareSlots } = this.#options;
-    if (merger.freeSlots <= spareSlots) return 1;
+    const { merger, limit, isUrgent, spareSlots, isHeld } = this.#options;
+    if (merger.freeSlots <= spareSlots || isHeld()) return 1;
     if (isUrgent) return 0;
     return this.#held < MAX_HELD ? limit.waitMs : 1;
   }

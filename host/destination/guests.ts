@@ -85,7 +85,9 @@ export class Guests {
   run(vm: number): Promise<void> {
     const arrival = this.#need(vm, 'RUN');
     // Nothing more is sent of a VM that may run; and one that waits for all of its pages may have them before the source says how many frames there are.
-    if (this.#options.session.merger.nextUnmerged(vm) < 0) arrival.whole();
+    const { session } = this.#options;
+    if (session.merger.nextUnmerged(vm) < 0) arrival.whole();
+    session.sure(vm);
     return arrival.run();
   }
 
@@ -124,6 +126,8 @@ export class Guests {
         return null;
       });
       if (state) {
+        // What is in place when it runs stays: so it must be the last version.
+        await this.#options.session.versionsKnown();
         if (await arrival.load(state)) void arrival.grant();
         return;
       }

@@ -44,7 +44,10 @@ export interface SearchOptions {
   isFinal(): boolean;
   /** Everything that can be had is here, and it is not everything. */
   isWanting(): boolean;
-  hasFreeSlot(): boolean;
+  /** Something may be merged now. */
+  canMerge(): boolean;
+  /** The index, as far as it could be read, has been. */
+  onRead(): void;
   /** Merges what the images have of a frame. */
   restore(frame: Frame, meta: Uint8Array): void;
   /** What is not in place will never be; `why` is what happened to it. */
@@ -81,7 +84,7 @@ export class Search {
 
   /** Reads what the nodes keep of records. @throws {AbdmError} */
   async readIndex(): Promise<void> {
-    const { holders, known, catalog, restores, gatherer } = this.#options;
+    const { holders, known, catalog, restores, onRead } = this.#options;
     await catalog.poll(up(holders), (record, nodes, meta) => {
       const frame = known.record(
         record,
@@ -91,7 +94,7 @@ export class Search {
       this.#restorable.push({ frame, meta: meta.slice() });
       this.#restore();
     });
-    if (!this.#over) gatherer.pump();
+    if (!this.#over) onRead();
   }
 
   /** Now and then. */
@@ -121,8 +124,8 @@ export class Search {
 
   /** Merges what the images still have of frames that no node has. */
   #restore(): void {
-    const { known, restore, hasFreeSlot } = this.#options;
-    while (!this.#over && this.#restorable.length > 0 && hasFreeSlot()) {
+    const { known, restore, canMerge } = this.#options;
+    while (!this.#over && this.#restorable.length > 0 && canMerge()) {
       const { frame, meta } = this.#restorable.pop()!;
       if (frame.state === 'merged' || !known.isWanted(frame)) continue;
       try {
@@ -137,7 +140,7 @@ export class Search {
 
   /** Asks every node that there is for what nobody is known to have: others may have restored it. */
   async #search(): Promise<void> {
-    const { holders, known, gatherer, others, total } = this.#options;
+    const { holders, known, gatherer, others, total, canMerge } = this.#options;
     await this.readIndex();
     for (const node of others()) holders.of(node);
     const most = total() ?? known.size + MAX_UNTOLD;
@@ -145,7 +148,9 @@ export class Search {
       holder.list(1, MANIFEST_ID, (ids) => {
         for (const id of ids) {
           const frame = known.get(id);
-          const isMissing = frame ? frame.state === 'coming' || known.orphans.has(frame) : known.size < most;
+          // What nobody has said anything of is merged as what it says itself to be: not on pages that a guest runs on.
+          const isBelieved = known.size < most && canMerge();
+          const isMissing = frame ? frame.state === 'coming' || known.orphans.has(frame) : isBelieved;
           if (isMissing && !frame?.failures?.has(holder)) known.found(id, holder);
         }
       }),

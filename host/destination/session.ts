@@ -49,6 +49,8 @@ export interface SessionOptions {
   vms: readonly VmShape[];
   /** Frames lie in sealed blocks. */
   sealed: boolean;
+  /** A page may be in several frames, with different contents: its guest ran while it was sent. */
+  hasVersions: boolean;
   targets: readonly ImageTarget[];
   /** What is done with images that an earlier destination has begun. */
   left: LeftOver;
@@ -90,6 +92,13 @@ export class Session {
   #lanes = 0;
   /** VMs whose guest runs here. */
   readonly #started = new Set<number>();
+  /**
+   * Of those: an earlier destination began it, and knew which version of each page is the last. That is not known here yet, and what is in place once stays: so nothing
+   * is merged before.
+   */
+  readonly #unsure = new Set<number>();
+  /** Those who wait until the last version of every page is known. */
+  #waiting: (() => void)[] = [];
   /** VMs whose pages are all in place. */
   readonly #whole = new Set<number>();
   /** By VM: a page that was not in place when it was last looked at. */
@@ -130,6 +139,7 @@ export class Session {
       holders: this.holders,
       vms,
       hasFailed,
+      isHeld: () => this.#isHeld,
       onOrphan: (frame, why) => this.#onOrphan(frame, why),
     });
     this.#known = known;
@@ -153,7 +163,8 @@ export class Session {
       total: () => this.#total,
       isFinal: () => this.#isFinal,
       isWanting: () => this.#isFinal && gatherer.idle && !this.#search.restoring && !this.#isWhole(),
-      hasFreeSlot: () => merger.freeSlots > 0,
+      canMerge: () => merger.freeSlots > 0 && !this.#isHeld,
+      onRead: () => this.#guard(() => this.#advance()),
       restore: (frame, meta) => this.#restore(frame, meta),
       onLost: (why) => this.#lose(why),
       onEnd: (ending) => this.#end(ending),
@@ -168,6 +179,7 @@ export class Session {
       merger.adopt(vm, guest.present);
       merger.freeze(vm);
       this.#started.add(vm);
+      if (options.hasVersions) this.#unsure.add(vm);
       this.#window.isBounded = true;
     }
   }
@@ -263,7 +275,8 @@ export class Session {
     const spareSlots = isUrgent || !this.#images.haveGuests ? 0 : URGENT_SLOTS;
     this.#lanes++;
     return new FrameLane(
-      { merger, limit: this.#options.limit, isUrgent, spareSlots },
+      // What is urgent was asked for by us, and made for that.
+      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => !isUrgent && this.#isHeld },
       {
         onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
         onClose: () => {
@@ -280,9 +293,22 @@ export class Session {
     this.#advance();
   }
 
+  /** Everything that the source knows of this VM, whose guest runs here already, it has said by now. */
+  sure(vm: number): void {
+    if (!this.#unsure.delete(vm) || this.#isHeld) return;
+    this.#known.release();
+    this.#advance();
+  }
+
+  /** Resolves when it is known of every page in which frame its last version is: not before it is known how many frames there are. */
+  async versionsKnown(): Promise<void> {
+    while (!this.#versionsKnown) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
   /** The source is gone for good, and has not said how many frames there are: there will be no others than those that are known, or that a node has. */
   forsaken(): void {
     this.#forsaken = true;
+    if (this.#isHeld) return this.#lose('who knew which of their versions are the last is gone');
     this.#advance();
   }
 
@@ -372,9 +398,9 @@ export class Session {
   }
 
   /** Resolves when every page that it has brought is in place, if the source must be asked for some; null: it need not. */
-  #onMerged(frame: Frame, { waitsFor }: MergedFrame): Promise<void> | null {
+  #onMerged(frame: Frame, { vm, waitsFor }: MergedFrame): Promise<void> | null {
     frame.waitsFor = waitsFor;
-    this.#known.merged(frame);
+    this.#known.merged(frame, vm);
     this.#known.sweep();
     for (const id of waitsFor) this.#known.need(id);
     this.#sayFailed();
@@ -400,6 +426,7 @@ export class Session {
   #afterFailure(vm: number, error: AbdmError): void {
     this.#known.failVm(vm);
     this.#demand.failVm(vm);
+    this.sure(vm);
     this.#options.onVmFailed?.(vm, error);
     if (this.#options.vms.every((_, other) => this.#images.hasFailed(other))) this.#end({ how: 'failed', error });
     else this.#advance();
@@ -408,6 +435,10 @@ export class Session {
   /** Something is known or in place that was not. */
   #advance(): void {
     if (this.#over) return;
+    if (this.#versionsKnown) {
+      for (const vm of this.#unsure) this.sure(vm);
+      for (const resolve of this.#waiting.splice(0)) resolve();
+    }
     for (const vm of this.#options.vms.keys()) this.#checkVm(vm);
     this.#window.isBounded = [...this.#started].some((vm) => !this.#isDone(vm));
     this.#gatherer.pump();
@@ -452,13 +483,24 @@ export class Session {
     return this.#allKnown && this.#options.vms.every((_, vm) => this.#isDone(vm));
   }
 
+  get #versionsKnown(): boolean {
+    return this.#total !== null && this.#allKnown;
+  }
+
+  /** Nothing is merged yet. */
+  get #isHeld(): boolean {
+    return this.#unsure.size > 0;
+  }
+
   /** It is known how many frames there are, or that it never will be. */
   get #isFinal(): boolean {
     return this.#total !== null || this.#forsaken;
   }
 
+  /** Which frames there are, and what is in them: of a frame that was only found at a node, any page might be the last version. */
   get #allKnown(): boolean {
-    return this.#total === null ? this.#forsaken : this.#known.size >= this.#total;
+    if (this.#total === null) return this.#forsaken;
+    return this.#known.size >= this.#total && this.#known.nameless === 0;
   }
 
   /** What is not in place will never be. */

@@ -270,7 +270,9 @@ export class Departure implements Contender {
     const runAgain = this.giving.reported(report);
     if (this.giving.state === 'left') this.#ran();
     this.#handOver();
-    if (runAgain) this.#gang.link!.run(this.vm);
+    // One that was started again has to know that this was all, before it goes on with a guest that runs.
+    const isTold = this.giving.state === 'left' && report.state === 'running';
+    if (runAgain || isTold) this.#gang.link!.run(this.vm);
     this.#changes.wake();
   }
 

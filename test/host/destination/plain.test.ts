@@ -47,7 +47,7 @@ async function destination() {
     onFrames: () => {
       got.lanes++;
       return new FrameLane(
-        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0 },
+        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0, isHeld: () => false },
         {
           onFrame: (id, slot, bytes) => {
             if (same(slot.bytes.subarray(0, bytes), pattern(BYTES, id))) got.frames.add(id);
