@@ -9,9 +9,6 @@
 //
 // Of two frames with the same page the later has it. A VM whose guest runs here (`start`) has its last version in place or still to come: what is
 // in place there is never written again. One VM of a gang may fail alone.
-//
-// A guest may have been run by a destination before us. What that knew of which frame has the last version of a page is gone with it: until it is known again
-// nothing is merged at all, for what is merged into such a guest stays.
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
@@ -52,6 +49,8 @@ export interface SessionOptions {
   vms: readonly VmShape[];
   /** Frames lie in sealed blocks. */
   sealed: boolean;
+  /** A page may be in several frames, with different contents: its guest ran while it was sent. */
+  hasVersions: boolean;
   targets: readonly ImageTarget[];
   /** What is done with images that an earlier destination has begun. */
   left: LeftOver;
@@ -93,9 +92,13 @@ export class Session {
   #lanes = 0;
   /** VMs whose guest runs here. */
   readonly #started = new Set<number>();
-  /** Of these, those of which it is not known in which frames their last versions come. */
+  /**
+   * Of those: an earlier destination began it, and knew which version of each page is the last. That is not known here yet, and what is in place once stays: so nothing
+   * is merged before.
+   */
   readonly #unsure = new Set<number>();
-  readonly #whenTold: (() => void)[] = [];
+  /** Those who wait until the last version of every page is known. */
+  #waiting: (() => void)[] = [];
   /** VMs whose pages are all in place. */
   readonly #whole = new Set<number>();
   /** By VM: a page that was not in place when it was last looked at. */
@@ -126,10 +129,7 @@ export class Session {
       onFrame: (frame, slot, bytes) => this.#onFrame(frame, slot, bytes),
       isWanted: (frame) => this.#known.isWanted(frame),
       onOrphan: (frame, why) => this.#known.orphan(frame, why),
-      spareSlots: () => {
-        if (this.#isHeld) return Number.POSITIVE_INFINITY;
-        return urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0);
-      },
+      spareSlots: () => urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0),
       onError: (error) => this.#end({ how: 'failed', error }),
     });
     this.#gatherer = gatherer;
@@ -139,6 +139,7 @@ export class Session {
       holders: this.holders,
       vms,
       hasFailed,
+      isHeld: () => this.#isHeld,
       onOrphan: (frame, why) => this.#onOrphan(frame, why),
     });
     this.#known = known;
@@ -150,7 +151,6 @@ export class Session {
       vms,
       ask: (vm, pfns) => options.ask?.(vm, pfns) ?? false,
       spareSlots: Math.min(urgentSlots, URGENT_LANE_SLOTS),
-      isHeld: () => this.#isHeld,
     });
     this.#search = new Search({
       holders: this.holders,
@@ -162,10 +162,10 @@ export class Session {
       others: options.others,
       total: () => this.#total,
       isFinal: () => this.#isFinal,
-      isWanting: () => this.#isFinal && (gatherer.idle || this.#isHeld) && !this.#search.restoring && !this.#isWhole(),
-      hasFreeSlot: () => merger.freeSlots > 0 && !this.#isHeld,
-      restore: (frame, meta) => this.#restore(frame, meta),
+      isWanting: () => this.#isFinal && gatherer.idle && !this.#search.restoring && !this.#isWhole(),
+      canMerge: () => merger.freeSlots > 0 && !this.#isHeld,
       onRead: () => this.#guard(() => this.#advance()),
+      restore: (frame, meta) => this.#restore(frame, meta),
       onLost: (why) => this.#lose(why),
       onEnd: (ending) => this.#end(ending),
     });
@@ -177,9 +177,9 @@ export class Session {
       const guest = images.guest(vm);
       if (!guest?.hasRun) continue;
       merger.adopt(vm, guest.present);
-      this.#unsure.add(vm);
       merger.freeze(vm);
       this.#started.add(vm);
+      if (options.hasVersions) this.#unsure.add(vm);
       this.#window.isBounded = true;
     }
   }
@@ -275,7 +275,8 @@ export class Session {
     const spareSlots = isUrgent || !this.#images.haveGuests ? 0 : URGENT_SLOTS;
     this.#lanes++;
     return new FrameLane(
-      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => this.#isHeld },
+      // What is urgent was asked for by us, and made for that.
+      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => !isUrgent && this.#isHeld },
       {
         onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
         onClose: () => {
@@ -292,28 +293,23 @@ export class Session {
     this.#advance();
   }
 
+  /** Everything that the source knows of this VM, whose guest runs here already, it has said by now. */
+  sure(vm: number): void {
+    if (!this.#unsure.delete(vm) || this.#isHeld) return;
+    this.#known.release();
+    this.#advance();
+  }
+
+  /** Resolves when it is known of every page in which frame its last version is: not before it is known how many frames there are. */
+  async versionsKnown(): Promise<void> {
+    while (!this.#versionsKnown) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
   /** The source is gone for good, and has not said how many frames there are: there will be no others than those that are known, or that a node has. */
   forsaken(): void {
     this.#forsaken = true;
-    // Of what there is, nobody knows any more whether it is the last version.
-    if (this.#isHeld) this.#lose('the source is gone, and with it which versions of them are the last');
-    else this.#advance();
-  }
-
-  /** Of a VM whose guest has run before us: the source, or the nodes, have said all that has to be known of its pages. */
-  sure(vm: number): void {
-    if (this.#unsure.delete(vm)) this.#advance();
-  }
-
-  /**
-   * Resolves when it is known what is in every frame that there is, or all is over; only then a guest may run that the source has not said RUN of: what it has
-   * then is the last version of each page, or will be.
-   */
-  allTold(): Promise<void> {
-    if (this.#over || this.#isTold) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#whenTold.push(resolve);
-    });
+    if (this.#isHeld) return this.#lose('who knew which of their versions are the last is gone');
+    this.#advance();
   }
 
   /**
@@ -428,9 +424,9 @@ export class Session {
   }
 
   #afterFailure(vm: number, error: AbdmError): void {
-    this.#unsure.delete(vm);
     this.#known.failVm(vm);
     this.#demand.failVm(vm);
+    this.sure(vm);
     this.#options.onVmFailed?.(vm, error);
     if (this.#options.vms.every((_, other) => this.#images.hasFailed(other))) this.#end({ how: 'failed', error });
     else this.#advance();
@@ -439,9 +435,9 @@ export class Session {
   /** Something is known or in place that was not. */
   #advance(): void {
     if (this.#over) return;
-    if (this.#isTold) {
-      this.#unsure.clear();
-      for (const resolve of this.#whenTold.splice(0)) resolve();
+    if (this.#versionsKnown) {
+      for (const vm of this.#unsure) this.sure(vm);
+      for (const resolve of this.#waiting.splice(0)) resolve();
     }
     for (const vm of this.#options.vms.keys()) this.#checkVm(vm);
     this.#window.isBounded = [...this.#started].some((vm) => !this.#isDone(vm));
@@ -454,7 +450,6 @@ export class Session {
   #checkVm(vm: number): void {
     if (this.#isDone(vm) || !(this.#started.has(vm) || this.#allKnown) || !this.#isComplete(vm)) return;
     this.#whole.add(vm);
-    this.#unsure.delete(vm);
     this.#options.onWhole?.(vm);
   }
 
@@ -472,8 +467,8 @@ export class Session {
   #check(): void {
     if (this.#isWhole()) return this.#end({ how: 'whole' });
     const { orphans, coming } = this.#known;
-    const isComplete = this.#total !== null && this.#allKnown;
-    if (isComplete && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
+    const isTold = this.#total !== null && this.#allKnown;
+    if (isTold && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
       this.#lose('all frames were merged, and they were in none');
     }
   }
@@ -488,23 +483,24 @@ export class Session {
     return this.#allKnown && this.#options.vms.every((_, vm) => this.#isDone(vm));
   }
 
-  /** It is known how many frames there are, or that it never will be. */
-  get #isFinal(): boolean {
-    return this.#total !== null || this.#forsaken;
-  }
-
-  get #allKnown(): boolean {
-    return this.#total === null ? this.#forsaken : this.#known.size >= this.#total;
-  }
-
-  /** It is known what is in every frame that there is. */
-  get #isTold(): boolean {
-    return this.#total !== null && this.#allKnown && this.#known.untold === 0;
+  get #versionsKnown(): boolean {
+    return this.#total !== null && this.#allKnown;
   }
 
   /** Nothing is merged yet. */
   get #isHeld(): boolean {
     return this.#unsure.size > 0;
+  }
+
+  /** It is known how many frames there are, or that it never will be. */
+  get #isFinal(): boolean {
+    return this.#total !== null || this.#forsaken;
+  }
+
+  /** Which frames there are, and what is in them: of a frame that was only found at a node, any page might be the last version. */
+  get #allKnown(): boolean {
+    if (this.#total === null) return this.#forsaken;
+    return this.#known.size >= this.#total && this.#known.nameless === 0;
   }
 
   /** What is not in place will never be. */
@@ -524,7 +520,6 @@ export class Session {
 
   #stop(): void {
     this.#over = true;
-    for (const resolve of this.#whenTold.splice(0)) resolve();
     this.#gatherer.stop();
     this.#demand.stop();
     this.#search.stop();
