@@ -363,7 +363,7 @@ export class Destination {
         'PEER_ABORTED',
         `${name} did not leave its source with the others: it is still there`,
       );
-      if (names.includes(name)) this.#failVm(vm, { what: 'source', error });
+      if (names.includes(name)) this.#custody.fail(vm, { what: 'source', error });
     }
   }
 
