@@ -99,7 +99,7 @@ export class Ejection {
     const sum = (of: (departure: Departure) => number) => this.#departures.reduce((all, one) => all + of(one), 0);
     return {
       phase: this.#phase,
-      doneBytes: sum(({ doneBytes }) => doneBytes),
+      doneBytes: sum(({ outgoing }) => outgoing.doneBytes),
       totalBytes: sum(({ image }) => image.bytes),
       wireBytes: this.#frameBytes,
       mergedBytes: this.#link?.mergedBytes ?? null,
