@@ -92,12 +92,12 @@ export class KnownFrames {
     const { merger, hasFailed } = this.#options;
     const frame = this.#frame(frameId);
     frame.bytes = frameBytes;
-    if (frame.state === 'void') return frame;
     if (state === 'void') {
       this.#void(frame);
       return frame;
     }
     frame.vm = vm;
+    frame.first = pfns[0]!;
     const live = merger.expect(frameId, vm, pfns, pages, this.onSuperseded);
     frame.live = hasFailed(vm) ? 0 : live;
     this.sweep();
