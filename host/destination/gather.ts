@@ -215,7 +215,7 @@ export class Gatherer {
   }
 
   async #fetch(lane: Lane, frame: Frame, urgent: boolean): Promise<void> {
-    const { merger, limit, onFrame } = this.#options;
+    const { merger, limit, window, onFrame } = this.#options;
     const { holder } = lane;
     const slot = merger.acquire();
     const bytes = frame.bytes || slot.bytes.byteLength;
@@ -232,6 +232,7 @@ export class Gatherer {
     try {
       const got = await holder.get(frame.id, slot.bytes, urgent);
       lane.tripMs = Math.min(lane.tripMs, performance.now() - at);
+      window.arrived(got);
       if (!this.#stopped && frame.state === 'asked') {
         onFrame(frame, slot, got);
         holder.frames++;

@@ -100,6 +100,7 @@ export class KnownFrames {
       this.#void(frame);
       return frame;
     }
+    frame.first = pfns[0]!;
     const live = merger.expect(frameId, vm, pfns, pages, this.onSuperseded);
     frame.live = hasFailed(vm) ? 0 : live;
     this.sweep();

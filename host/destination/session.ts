@@ -46,6 +46,9 @@ const URGENT_SLOTS = 8;
 /** Of those, what the source sends because a guest waits for it. */
 const URGENT_LANE_SLOTS = 2;
 
+/** Pages of a frame lie within so many. */
+const FRAME_SPAN = 0x10000;
+
 export interface SessionOptions {
   migration: string;
   key: Uint8Array;
@@ -375,7 +378,6 @@ export class Session {
   /** Merges a frame, or one that is known by its number only. Returns as `#onMerged` does. @throws {AbdmError} what is wrong with it. */
   #merge(frame: Frame | number, slot: FrameSlot, bytes: number): Promise<void> | null {
     this.frameBytes += bytes;
-    this.#window.arrived(bytes);
     const id = typeof frame === 'number' ? frame : frame.id;
     const frameBytes = this.#options.sealed ? this.#opener.open(id, slot.bytes.subarray(0, bytes)) : bytes;
     const { byteOffset, buffer } = slot.bytes;
@@ -416,9 +418,12 @@ export class Session {
   #onOrphan(frame: Frame, why: AbdmError): void {
     if (!this.hasSource || !SPOILT.has(why.code)) return;
     if (this.#started.size === 0) return this.#end({ how: 'failed', error: why });
-    const pages = this.#options.vms[frame.vm]?.pages ?? 0;
-    for (let pfn = 0; pfn < pages; pfn++) {
-      if (this.merger.newest(frame.vm, pfn) === frame.id) void this.#demand.want(frame.vm, pfn, frame.id);
+    const { vm, first, id } = frame;
+    const end = Math.min(this.#options.vms[vm]?.pages ?? 0, first + FRAME_SPAN);
+    for (let pfn = first, left = frame.live; pfn < end && left > 0; pfn++) {
+      if (this.merger.newest(vm, pfn) !== id || this.merger.isMerged(vm, pfn)) continue;
+      left--;
+      void this.#demand.want(vm, pfn, id);
     }
   }
 

@@ -44,18 +44,23 @@ describe('a frame whose pages all come in later ones', () => {
     scene.expectPages(fill(304, 320, 700));
   });
 
-  test('is not fetched either if the later one came straight, and in no record', async () => {
+  test('is withdrawn as well if the later one comes straight, and in no record', async () => {
     const maker = await Maker.create();
-    const first = maker.frame(fill(0, 16, 100));
-    const rest = maker.frame({ 16: 1 });
-    const second = maker.frame(fill(0, 16, 500));
-    const node = await LiveNode.start(first, rest);
-    const scene = await Scene.open(maker, [17], [node]);
-    expect(scene.lane().put(second)).toBe(true);
-    scene.kept(first, rest);
-    await until(() => scene.session.merger.mergedPages(0) === 17, 'the rest is merged');
-    expect(node.askedIds).toEqual([rest.id]);
-    scene.expectPages(fill(0, 16, 500));
+    const frames = maker.frames(0, 320);
+    const last = frames.at(-1)!;
+    const later = maker.frame(fill(304, 320, 700));
+    const node = await LiveNode.start(...frames);
+    node.holdsBack = () => true;
+    const scene = await Scene.open(maker, [320], [node]);
+    scene.kept(...frames);
+    await until(() => node.asked.length > 5, 'a window');
+    expect(scene.lane().put(later)).toBe(true);
+    scene.session.divided(frames.length + 1);
+    node.answer();
+    await until(() => scene.ending !== null, 'an end');
+    expect(scene.ending).toEqual({ how: 'whole' });
+    expect(node.askedIds).not.toContain(last.id);
+    scene.expectPages(fill(304, 320, 700));
   });
 
   test('is fetched if a duplicate waits for what it holds', async () => {
