@@ -29,8 +29,10 @@ const HEDGE_MS = 300;
 const SLOW_MS = 2_000;
 /** When all were asked in vain, they are asked again after this. */
 const AGAIN_MS = 100;
-/** The source is asked for a page so often. */
+/** The source is asked for a page so often, */
 const ASK_MS = 500;
+/** and so often for what no guest waits for: that may be much. */
+const ASK_CALMLY_MS = 5_000;
 /** Frames asked for at a time. */
 const MAX_FETCHES = 8;
 /** Frames behind a faulted page that come first. */
@@ -47,6 +49,8 @@ export interface DemandOptions {
   ask(vm: number, pfns: readonly number[]): boolean;
   /** Slots that are left to others. */
   spareSlots: number;
+  /** Nothing is fetched yet. */
+  isHeld(): boolean;
 }
 
 /** A page that somebody waits for. */
@@ -137,12 +141,15 @@ export class Demand {
 
   /** Something was merged, has become known, or has taken too long. */
   look(): void {
-    if (this.#wanted.size === 0) return;
+    if (this.#wanted.size === 0 || this.#options.isHeld()) return;
     const now = performance.now();
     const asked = new Map<number, number[]>();
     for (const [key, wanted] of this.#wanted) {
       if (this.#isOver(wanted, now)) this.#wanted.delete(key);
-      else if (!this.#find(wanted, now) && now - wanted.askedAt >= ASK_MS) {
+      else if (
+        !this.#find(wanted, now) &&
+        now - wanted.askedAt >= (wanted.touchedAt === null ? ASK_CALMLY_MS : ASK_MS)
+      ) {
         asked.set(wanted.vm, [...(asked.get(wanted.vm) ?? []), wanted.pfn]);
         wanted.askedAt = now;
       }

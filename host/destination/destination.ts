@@ -316,8 +316,6 @@ export class Destination {
     onImages?.(state.vms);
     const session = await Session.open({
       ...state,
-      // One that stands still before its first page is sent has one version of each.
-      hasVersions: state.mode !== 'stop' && state.mode !== 'post-copy',
       targets: images.map((target) => resumed(target, state, this.#left)),
       left: this.#left,
       limit: this.#limit,

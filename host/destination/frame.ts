@@ -19,6 +19,8 @@ export interface Frame {
   bytes: number;
   /** The VM whose pages it has; -1 while that is not known. */
   vm: number;
+  /** Its first page. */
+  first: number;
   /** Pages that it alone has to bring. As long as nobody has said which pages it has, it may be 1. */
   live: number;
   /** Who may have it, best first. Lists are shared: never changed in place. */
@@ -40,6 +42,7 @@ export function newFrame(id: number): Frame {
     id,
     bytes: 0,
     vm: -1,
+    first: 0,
     live: 1,
     holders: [],
     state: 'coming',

@@ -85,7 +85,7 @@ export class Gatherer {
   /** Fetches this frame from one of its holders. Call `pump` when all that is known was offered. */
   offer(frame: Frame): void {
     this.#pending++;
-    this.#enqueue(frame, (queue) => queue.push(frame), goneError(`who had frame ${frame.id}`));
+    this.#enqueue(frame, (queue) => queue.push(frame), null);
   }
 
   /** A frame that was offered has more holders now. */
@@ -215,7 +215,7 @@ export class Gatherer {
   }
 
   async #fetch(lane: Lane, frame: Frame, urgent: boolean): Promise<void> {
-    const { merger, limit, onFrame } = this.#options;
+    const { merger, limit, window, onFrame } = this.#options;
     const { holder } = lane;
     const slot = merger.acquire();
     const bytes = frame.bytes || slot.bytes.byteLength;
@@ -232,6 +232,7 @@ export class Gatherer {
     try {
       const got = await holder.get(frame.id, slot.bytes, urgent);
       lane.tripMs = Math.min(lane.tripMs, performance.now() - at);
+      window.arrived(got);
       if (!this.#stopped && frame.state === 'asked') {
         onFrame(frame, slot, got);
         holder.frames++;
@@ -270,14 +271,15 @@ export class Gatherer {
     this.#enqueue(frame, (queue) => queue.unshift(frame), why);
   }
 
-  #enqueue(frame: Frame, put: (queue: FrameQueue) => void, why: AbdmError): void {
+  #enqueue(frame: Frame, put: (queue: FrameQueue) => void, why: AbdmError | null): void {
     if (frame.holders.some(({ dead }) => dead)) frame.holders = frame.holders.filter(({ dead }) => !dead);
     frame.state = 'queued';
     for (const holder of frame.holders) put(this.#lane(holder).queue);
     if (frame.holders.length > 0) return;
     frame.state = 'known';
     this.#pending--;
-    this.#options.onOrphan(frame, why);
+    // An error costs more than all of the above: it is not made for nothing.
+    this.#options.onOrphan(frame, why ?? goneError(`who had frame ${frame.id}`));
   }
 
   #pumpIn(ms: number): void {

@@ -81,13 +81,16 @@ export class Guests {
     return taken?.then((isLoaded) => (isLoaded ? { vm, guest: arrival.sink.guestId } : null)) ?? null;
   }
 
-  /** RUN: see Arrival.run. @throws {AbdmError} PROTOCOL. */
+  /**
+   * RUN: see Arrival.run. It is the last word about a VM that stands still at its source: what has to be known of its pages was said before; all of it again if the
+   * guest runs already, which we have not begun.
+   * @throws {AbdmError} PROTOCOL.
+   */
   run(vm: number): Promise<void> {
     const arrival = this.#need(vm, 'RUN');
+    if (arrival.hasRun) this.#options.session.sure(vm);
     // Nothing more is sent of a VM that may run; and one that waits for all of its pages may have them before the source says how many frames there are.
-    const { session } = this.#options;
-    if (session.merger.nextUnmerged(vm) < 0) arrival.whole();
-    session.sure(vm);
+    if (this.#options.session.merger.nextUnmerged(vm) < 0) arrival.whole();
     return arrival.run();
   }
 
@@ -118,7 +121,7 @@ export class Guests {
   }
 
   async #fetch(vm: number, arrival: Arrival): Promise<void> {
-    const { readState, answerMs } = this.#options;
+    const { session, readState, answerMs } = this.#options;
     for (const since = performance.now(); ; await sleep(RETRY_MS)) {
       const why = new AbdmError('PEER_UNREACHABLE', 'no node that answers has its execution state');
       const state = await readState(vm).catch((error) => {
@@ -126,9 +129,9 @@ export class Guests {
         return null;
       });
       if (state) {
-        // What is in place when it runs stays: so it must be the last version.
-        await this.#options.session.versionsKnown();
-        if (await arrival.load(state)) void arrival.grant();
+        if (!(await arrival.load(state))) return;
+        await session.allTold();
+        void arrival.grant();
         return;
       }
       if (performance.now() - since > answerMs) throw why;

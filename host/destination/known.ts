@@ -26,8 +26,6 @@ export interface KnownOptions {
   vms: readonly { pages: number }[];
   /** Nothing of this VM is wanted. */
   hasFailed(vm: number): boolean;
-  /** Nothing is fetched yet. */
-  isHeld(): boolean;
   /** Nobody has this frame, which is wanted; `why` is what happened to it. */
   onOrphan(frame: Frame, why: AbdmError): void;
 }
@@ -37,8 +35,8 @@ export class KnownFrames {
   readonly orphans = new Map<Frame, AbdmError>();
   /** Frames that are on their way to somebody who will keep them, or to us. */
   coming = 0;
-  /** Frames that some node has, and of which nobody has said what is in them. */
-  nameless = 0;
+  /** Frames of which nobody has said what is in them. */
+  untold = 0;
   readonly #options: KnownOptions;
   readonly #frames = new Map<number, Frame>();
   /** Lists of holders, by their ids. */
@@ -96,12 +94,13 @@ export class KnownFrames {
     const { merger, hasFailed } = this.#options;
     const frame = this.#frame(frameId);
     frame.bytes = frameBytes;
+    this.#told(frame, vm);
     if (frame.state === 'void') return frame;
     if (state === 'void') {
       this.#void(frame);
       return frame;
     }
-    this.#name(frame, vm);
+    frame.first = pfns[0]!;
     const live = merger.expect(frameId, vm, pfns, pages, this.onSuperseded);
     frame.live = hasFailed(vm) ? 0 : live;
     this.sweep();
@@ -118,13 +117,13 @@ export class KnownFrames {
   arrived(id: number, bytes: number, vm: number): Frame {
     const frame = this.#frame(id);
     frame.bytes = bytes;
-    this.#name(frame, vm);
+    this.#told(frame, vm);
     return frame;
   }
 
-  /** A frame was merged. */
+  /** A frame was merged, of `vm`. */
   merged(frame: Frame, vm: number): void {
-    this.#name(frame, vm);
+    this.#told(frame, vm);
     this.#came(frame);
     this.orphans.delete(frame);
     this.#options.gatherer.withdraw(frame, 'merged');
@@ -133,7 +132,6 @@ export class KnownFrames {
   /** Pages wait for what frame `id` holds: it is fetched, once more if it was here before. */
   need(id: number): void {
     const frame = this.#frames.get(id);
-    if (this.#options.isHeld()) return;
     if (frame?.state === 'known') this.#want(frame);
     else if (frame?.state === 'merged') {
       // A frame that came straight, and is kept by nobody: the source still has its pages, if anybody has.
@@ -186,13 +184,13 @@ export class KnownFrames {
       frame = newFrame(id);
       this.#frames.set(id, frame);
       this.coming++;
-      this.nameless++;
+      this.untold++;
     }
     return frame;
   }
 
-  #name(frame: Frame, vm: number): void {
-    if (frame.vm < 0) this.nameless--;
+  #told(frame: Frame, vm: number): void {
+    if (frame.vm < 0) this.untold--;
     frame.vm = vm;
   }
 
@@ -213,16 +211,8 @@ export class KnownFrames {
     else if (more.length > 0 && this.#options.merger.isAwaited(frame.id)) this.need(frame.id);
   }
 
-  /** Nothing is held any more. */
-  release(): void {
-    for (const frame of this.#frames.values()) {
-      if (frame.state === 'known') this.#want(frame);
-      else if (this.#options.merger.isAwaited(frame.id)) this.need(frame.id);
-    }
-  }
-
   #want(frame: Frame): void {
-    if (this.#options.isHeld() || !this.isWanted(frame)) return;
+    if (!this.isWanted(frame)) return;
     if (frame.holders.length === 0) {
       return this.orphan(frame, new AbdmError('PEER_GONE', `no node has frame ${frame.id}`));
     }
@@ -238,7 +228,6 @@ export class KnownFrames {
 
   #void(frame: Frame): void {
     this.#came(frame);
-    if (frame.vm < 0) this.nameless--;
     this.orphans.delete(frame);
     if (frame.state === 'merged') return;
     frame.holders = [];

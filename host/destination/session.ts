@@ -9,6 +9,9 @@
 //
 // Of two frames with the same page the later has it. A VM whose guest runs here (`start`) has its last version in place or still to come: what is
 // in place there is never written again. One VM of a gang may fail alone.
+//
+// A guest may have been run by a destination before us. What that knew of which frame has the last version of a page is gone with it: until it is known again
+// nothing is merged at all, for what is merged into such a guest stays.
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
@@ -43,14 +46,15 @@ const URGENT_SLOTS = 8;
 /** Of those, what the source sends because a guest waits for it. */
 const URGENT_LANE_SLOTS = 2;
 
+/** Pages of a frame lie within so many. */
+const FRAME_SPAN = 0x10000;
+
 export interface SessionOptions {
   migration: string;
   key: Uint8Array;
   vms: readonly VmShape[];
   /** Frames lie in sealed blocks. */
   sealed: boolean;
-  /** A page may be in several frames, with different contents: its guest ran while it was sent. */
-  hasVersions: boolean;
   targets: readonly ImageTarget[];
   /** What is done with images that an earlier destination has begun. */
   left: LeftOver;
@@ -92,13 +96,9 @@ export class Session {
   #lanes = 0;
   /** VMs whose guest runs here. */
   readonly #started = new Set<number>();
-  /**
-   * Of those: an earlier destination began it, and knew which version of each page is the last. That is not known here yet, and what is in place once stays: so nothing
-   * is merged before.
-   */
+  /** Of these, those of which it is not known in which frames their last versions come. */
   readonly #unsure = new Set<number>();
-  /** Those who wait until the last version of every page is known. */
-  #waiting: (() => void)[] = [];
+  readonly #whenTold: (() => void)[] = [];
   /** VMs whose pages are all in place. */
   readonly #whole = new Set<number>();
   /** By VM: a page that was not in place when it was last looked at. */
@@ -129,7 +129,10 @@ export class Session {
       onFrame: (frame, slot, bytes) => this.#onFrame(frame, slot, bytes),
       isWanted: (frame) => this.#known.isWanted(frame),
       onOrphan: (frame, why) => this.#known.orphan(frame, why),
-      spareSlots: () => urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0),
+      spareSlots: () => {
+        if (this.#isHeld) return Number.POSITIVE_INFINITY;
+        return urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0);
+      },
       onError: (error) => this.#end({ how: 'failed', error }),
     });
     this.#gatherer = gatherer;
@@ -139,7 +142,6 @@ export class Session {
       holders: this.holders,
       vms,
       hasFailed,
-      isHeld: () => this.#isHeld,
       onOrphan: (frame, why) => this.#onOrphan(frame, why),
     });
     this.#known = known;
@@ -151,6 +153,7 @@ export class Session {
       vms,
       ask: (vm, pfns) => options.ask?.(vm, pfns) ?? false,
       spareSlots: Math.min(urgentSlots, URGENT_LANE_SLOTS),
+      isHeld: () => this.#isHeld,
     });
     this.#search = new Search({
       holders: this.holders,
@@ -162,10 +165,10 @@ export class Session {
       others: options.others,
       total: () => this.#total,
       isFinal: () => this.#isFinal,
-      isWanting: () => this.#isFinal && gatherer.idle && !this.#search.restoring && !this.#isWhole(),
-      canMerge: () => merger.freeSlots > 0 && !this.#isHeld,
-      onRead: () => this.#guard(() => this.#advance()),
+      isWanting: () => this.#isFinal && (gatherer.idle || this.#isHeld) && !this.#search.restoring && !this.#isWhole(),
+      hasFreeSlot: () => merger.freeSlots > 0 && !this.#isHeld,
       restore: (frame, meta) => this.#restore(frame, meta),
+      onRead: () => this.#guard(() => this.#advance()),
       onLost: (why) => this.#lose(why),
       onEnd: (ending) => this.#end(ending),
     });
@@ -177,9 +180,9 @@ export class Session {
       const guest = images.guest(vm);
       if (!guest?.hasRun) continue;
       merger.adopt(vm, guest.present);
+      this.#unsure.add(vm);
       merger.freeze(vm);
       this.#started.add(vm);
-      if (options.hasVersions) this.#unsure.add(vm);
       this.#window.isBounded = true;
     }
   }
@@ -275,8 +278,7 @@ export class Session {
     const spareSlots = isUrgent || !this.#images.haveGuests ? 0 : URGENT_SLOTS;
     this.#lanes++;
     return new FrameLane(
-      // What is urgent was asked for by us, and made for that.
-      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => !isUrgent && this.#isHeld },
+      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => this.#isHeld },
       {
         onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
         onClose: () => {
@@ -293,23 +295,28 @@ export class Session {
     this.#advance();
   }
 
-  /** Everything that the source knows of this VM, whose guest runs here already, it has said by now. */
-  sure(vm: number): void {
-    if (!this.#unsure.delete(vm) || this.#isHeld) return;
-    this.#known.release();
-    this.#advance();
-  }
-
-  /** Resolves when it is known of every page in which frame its last version is: not before it is known how many frames there are. */
-  async versionsKnown(): Promise<void> {
-    while (!this.#versionsKnown) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-  }
-
   /** The source is gone for good, and has not said how many frames there are: there will be no others than those that are known, or that a node has. */
   forsaken(): void {
     this.#forsaken = true;
-    if (this.#isHeld) return this.#lose('who knew which of their versions are the last is gone');
-    this.#advance();
+    // Of what there is, nobody knows any more whether it is the last version.
+    if (this.#isHeld) this.#lose('the source is gone, and with it which versions of them are the last');
+    else this.#advance();
+  }
+
+  /** Of a VM whose guest has run before us: the source, or the nodes, have said all that has to be known of its pages. */
+  sure(vm: number): void {
+    if (this.#unsure.delete(vm)) this.#advance();
+  }
+
+  /**
+   * Resolves when it is known what is in every frame that there is, or all is over; only then a guest may run that the source has not said RUN of: what it has
+   * then is the last version of each page, or will be.
+   */
+  allTold(): Promise<void> {
+    if (this.#over || this.#isTold) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#whenTold.push(resolve);
+    });
   }
 
   /**
@@ -371,7 +378,6 @@ export class Session {
   /** Merges a frame, or one that is known by its number only. Returns as `#onMerged` does. @throws {AbdmError} what is wrong with it. */
   #merge(frame: Frame | number, slot: FrameSlot, bytes: number): Promise<void> | null {
     this.frameBytes += bytes;
-    this.#window.arrived(bytes);
     const id = typeof frame === 'number' ? frame : frame.id;
     const frameBytes = this.#options.sealed ? this.#opener.open(id, slot.bytes.subarray(0, bytes)) : bytes;
     const { byteOffset, buffer } = slot.bytes;
@@ -412,9 +418,12 @@ export class Session {
   #onOrphan(frame: Frame, why: AbdmError): void {
     if (!this.hasSource || !SPOILT.has(why.code)) return;
     if (this.#started.size === 0) return this.#end({ how: 'failed', error: why });
-    const pages = this.#options.vms[frame.vm]?.pages ?? 0;
-    for (let pfn = 0; pfn < pages; pfn++) {
-      if (this.merger.newest(frame.vm, pfn) === frame.id) void this.#demand.want(frame.vm, pfn, frame.id);
+    const { vm, first, id } = frame;
+    const end = Math.min(this.#options.vms[vm]?.pages ?? 0, first + FRAME_SPAN);
+    for (let pfn = first, left = frame.live; pfn < end && left > 0; pfn++) {
+      if (this.merger.newest(vm, pfn) !== id || this.merger.isMerged(vm, pfn)) continue;
+      left--;
+      void this.#demand.want(vm, pfn, id);
     }
   }
 
@@ -424,9 +433,9 @@ export class Session {
   }
 
   #afterFailure(vm: number, error: AbdmError): void {
+    this.#unsure.delete(vm);
     this.#known.failVm(vm);
     this.#demand.failVm(vm);
-    this.sure(vm);
     this.#options.onVmFailed?.(vm, error);
     if (this.#options.vms.every((_, other) => this.#images.hasFailed(other))) this.#end({ how: 'failed', error });
     else this.#advance();
@@ -435,9 +444,9 @@ export class Session {
   /** Something is known or in place that was not. */
   #advance(): void {
     if (this.#over) return;
-    if (this.#versionsKnown) {
-      for (const vm of this.#unsure) this.sure(vm);
-      for (const resolve of this.#waiting.splice(0)) resolve();
+    if (this.#isTold) {
+      this.#unsure.clear();
+      for (const resolve of this.#whenTold.splice(0)) resolve();
     }
     for (const vm of this.#options.vms.keys()) this.#checkVm(vm);
     this.#window.isBounded = [...this.#started].some((vm) => !this.#isDone(vm));
@@ -450,6 +459,7 @@ export class Session {
   #checkVm(vm: number): void {
     if (this.#isDone(vm) || !(this.#started.has(vm) || this.#allKnown) || !this.#isComplete(vm)) return;
     this.#whole.add(vm);
+    this.#unsure.delete(vm);
     this.#options.onWhole?.(vm);
   }
 
@@ -467,8 +477,8 @@ export class Session {
   #check(): void {
     if (this.#isWhole()) return this.#end({ how: 'whole' });
     const { orphans, coming } = this.#known;
-    const isTold = this.#total !== null && this.#allKnown;
-    if (isTold && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
+    const isComplete = this.#total !== null && this.#allKnown;
+    if (isComplete && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
       this.#lose('all frames were merged, and they were in none');
     }
   }
@@ -483,24 +493,23 @@ export class Session {
     return this.#allKnown && this.#options.vms.every((_, vm) => this.#isDone(vm));
   }
 
-  get #versionsKnown(): boolean {
-    return this.#total !== null && this.#allKnown;
-  }
-
-  /** Nothing is merged yet. */
-  get #isHeld(): boolean {
-    return this.#unsure.size > 0;
-  }
-
   /** It is known how many frames there are, or that it never will be. */
   get #isFinal(): boolean {
     return this.#total !== null || this.#forsaken;
   }
 
-  /** Which frames there are, and what is in them: of a frame that was only found at a node, any page might be the last version. */
   get #allKnown(): boolean {
-    if (this.#total === null) return this.#forsaken;
-    return this.#known.size >= this.#total && this.#known.nameless === 0;
+    return this.#total === null ? this.#forsaken : this.#known.size >= this.#total;
+  }
+
+  /** It is known what is in every frame that there is. */
+  get #isTold(): boolean {
+    return this.#total !== null && this.#allKnown && this.#known.untold === 0;
+  }
+
+  /** Nothing is merged yet. */
+  get #isHeld(): boolean {
+    return this.#unsure.size > 0;
   }
 
   /** What is not in place will never be. */
@@ -520,6 +529,7 @@ export class Session {
 
   #stop(): void {
     this.#over = true;
+    for (const resolve of this.#whenTold.splice(0)) resolve();
     this.#gatherer.stop();
     this.#demand.stop();
     this.#search.stop();

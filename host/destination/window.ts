@@ -3,13 +3,15 @@
 // What a guest waits for has connections of its own, but the same link: it comes behind everything that was asked for before and has not come yet. So that
 // is kept as small as it can be without leaving the link idle:
 //
-//   bytes = rate x (trip + 6 ms)         rate: what came in lately; trip: how long a holder takes that is asked for one thing
+//   bytes = rate x (trip + 6 ms)         rate: what came from them lately; trip: how long a holder takes that is asked for one thing
 //
 // The link is full as long as so much is under way that the next bytes are there when the last have come: rate x trip. The 6 ms are what waits in front of it, and
 // what makes the window find the rate by itself: while the link has room, more comes in than was reckoned with, by 6 ms in every trip, and
 // so the next window is larger, until all that it adds is what waits. What is asked for one frame at a time may be more than the window by less than one
 // frame, so there are at least two under way. Measured at 200 Mbit/s: 192 KiB under way in total, of which 150 are the 6 ms, gave faults of 7 ms (p50)
 // and 12 ms (p99) beside it, and took 4 % longer in total than no bound at all.
+//
+// What the source sends itself shares the link, and waits in front of it too; it keeps its own part of that small, and where there is no room for both this gives way.
 //
 // While faults arrive it is half of that: a link that has faults to carry need not be full of anything else.
 
@@ -45,7 +47,7 @@ export class GatherWindow {
     this.#since = now();
   }
 
-  /** Frames came in, from whomever. */
+  /** A frame came from a holder. */
   arrived(bytes: number): void {
     this.#bytes += bytes;
     const ms = this.#now() - this.#since;

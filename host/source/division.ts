@@ -135,7 +135,7 @@ export class Division {
   #divide(): number {
     const { framer, scatter, fetchable } = this.#options;
     const departure = this.#schedule.next();
-    const pages = departure?.outgoing.todo.take(framer.batchPages);
+    const pages = departure?.outgoing.todo.take(framer.framePages);
     if (!departure || !pages) return 0;
     // The destination has all that was given to it: what goes there too may refer to that.
     const straight = fetchable && scatter.prefersDestination();

@@ -289,7 +289,6 @@ export class Scene {
       key: maker.key,
       vms,
       sealed: false,
-      hasVersions: false,
       targets: scene.guests.map((guest, vm) => ({ name: `vm${vm}`, open: () => guest })),
       left: 'replace',
       limit: new RateLimit(),
