@@ -22,6 +22,8 @@ const SEED = 20_260_401;
 export interface Recipe {
   /** Fills `target`, whole windows of pages, with pages of a class. The same bytes every time. */
   fill(target: Uint8Array, pages: PageClass): void;
+  /** So many windows of the mix one after the other, for what is too large to be filled at once. The view is good until the next one. */
+  windows(count: number): Generator<Uint8Array>;
   /** What stands for a heap. */
   readonly heapOrigin: string;
 }
@@ -31,7 +33,7 @@ export async function createRecipe(pages: number, windowPages: number): Promise<
   const heap = await readHeap(pages);
   const bytes = { heap: heap.bytes, bin: binaries(), text: sources() };
   // A fresh supply for each fill, so that the bytes do not depend on what was filled before.
-  const supplies = (): Record<Exclude<Kind, 'zero' | 'duplicate'>, Supply> => ({
+  const supplies = (): Supplies => ({
     heap: supply(bytes.heap),
     bin: supply(bytes.bin),
     text: supply(bytes.text),
@@ -43,8 +45,20 @@ export async function createRecipe(pages: number, windowPages: number): Promise<
       const from = supplies();
       const count = target.length / PAGE_BYTES;
       if (pages === 'zero') target.fill(0);
-      else if (pages === 'mix') fillMix(target, windowPages, from);
-      else for (const slot of shuffled(count, SEED)) target.set(from[pages](), slot * PAGE_BYTES);
+      else if (pages === 'mix') {
+        const windowBytes = windowPages * PAGE_BYTES;
+        for (let at = 0; at < target.length; at += windowBytes) {
+          fillWindow(target.subarray(at, at + windowBytes), at / PAGE_BYTES, from);
+        }
+      } else for (const slot of shuffled(count, SEED)) target.set(from[pages](), slot * PAGE_BYTES);
+    },
+    *windows(count) {
+      const from = supplies();
+      const window = new Uint8Array(windowPages * PAGE_BYTES);
+      for (let i = 0; i < count; i++) {
+        fillWindow(window, i * windowPages, from);
+        yield window;
+      }
     },
   };
 }
@@ -59,33 +73,31 @@ export function shares(windowPages: number): Record<Kind, number> {
   return counts;
 }
 
-function fillMix(
-  target: Uint8Array,
-  windowPages: number,
-  from: Record<Exclude<Kind, 'zero' | 'duplicate'>, Supply>,
-): void {
+type Supplies = Record<Exclude<Kind, 'zero' | 'duplicate'>, Supply>;
+
+/** A window of the mix whose first page is number `first` of the whole. */
+function fillWindow(target: Uint8Array, first: number, from: Supplies): void {
+  const windowPages = target.length / PAGE_BYTES;
   const counts = Object.entries(shares(windowPages)) as [Kind, number][];
   const kinds = counts.flatMap(([kind, count]) => Array<Kind>(count).fill(kind));
-  for (let first = 0; first < target.length / PAGE_BYTES; first += windowPages) {
-    const order = shuffled(windowPages, SEED + first);
-    const duplicates: number[] = [];
-    const originals: number[] = [];
-    order.forEach((slot, i) => {
-      const at = (first + slot) * PAGE_BYTES;
-      const kind = kinds[i]!;
-      if (kind === 'zero') target.fill(0, at, at + PAGE_BYTES);
-      else if (kind === 'duplicate') duplicates.push(at);
-      else {
-        target.set(from[kind](), at);
-        originals.push(at);
-      }
-    });
-    // Each of another page, and evenly of all kinds: `originals` is in the order of the kinds, its stride runs through all of them.
-    duplicates.forEach((at, i) => {
-      const original = originals[Math.floor((i * originals.length) / duplicates.length)]!;
-      target.copyWithin(at, original, original + PAGE_BYTES);
-    });
-  }
+  const order = shuffled(windowPages, SEED + first);
+  const duplicates: number[] = [];
+  const originals: number[] = [];
+  order.forEach((slot, i) => {
+    const at = slot * PAGE_BYTES;
+    const kind = kinds[i]!;
+    if (kind === 'zero') target.fill(0, at, at + PAGE_BYTES);
+    else if (kind === 'duplicate') duplicates.push(at);
+    else {
+      target.set(from[kind](), at);
+      originals.push(at);
+    }
+  });
+  // Each of another page, and evenly of all kinds: `originals` is in the order of the kinds, its stride runs through all of them.
+  duplicates.forEach((at, i) => {
+    const original = originals[Math.floor((i * originals.length) / duplicates.length)]!;
+    target.copyWithin(at, original, original + PAGE_BYTES);
+  });
 }
 
 /** 0 to `count` - 1 in an order that only the seed decides: Fisher and Yates, with xorshift32. */

@@ -30,7 +30,7 @@ export {
   Merger,
   type MergerCounts,
   type MergerOptions,
-  type OnSuperseded,
   type PageSink,
 } from './merger.js';
+export type { OnSuperseded, PageMap } from './page-map.js';
 export { Placement, type PlacementNode } from './placement.js';

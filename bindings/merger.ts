@@ -12,17 +12,13 @@
 // in a table, by frame, and is handed out when that frame is merged. If it came before, the sink is asked for it; a sink that no longer has those
 // very bytes says so or is found out by the content id, and then the frame is `wanted` once more.
 //
-// Versions. Of two frames with the same page the one with the higher id is the later, and stays, in whichever order they come. Whoever knows of frames before they
-// come says so with `expect` and `discard`: what is older is then not put in place any more. Once a guest runs on a VM's pages (`freeze`), what is in
-// place is never written again.
+// Versions of a page, and what is in place: page-map.ts.
 
 import {
-  BATCH_PFNS_PTR,
   FRAME_PAGES,
   ID_BYTES,
   KEY_BYTES,
   MAX_FRAME_BYTES,
-  MAX_FRAME_ID,
   MAX_GANG_PAGES,
   MAX_VMS,
   PAGE_BYTES,
@@ -30,20 +26,9 @@ import {
 } from './abi.js';
 import { createEngine, type Engine, MemoryPlan } from './engine.js';
 import { AbdmError, frameError } from './errors.js';
-import {
-  ACTIONS,
-  DELTAS,
-  FRAME_ROOM_BYTES,
-  KINDS,
-  NAMES,
-  PLACES,
-  REFERENCES,
-  SUPERSEDED,
-  SUPERSEDED_IDS,
-  SUPERSEDED_PAGES,
-  sameId,
-} from './merge-result.js';
+import { ACTIONS, DELTAS, FRAME_ROOM_BYTES, KINDS, NAMES, PLACES, REFERENCES, sameId } from './merge-result.js';
 import { requireInteger } from './options.js';
+import { type OnSuperseded, PageMap, type PageMapPlaces } from './page-map.js';
 import { rebuildFrame } from './rebuild.js';
 import { MAX_SEALED_BYTES } from './sealed.js';
 import { Slots } from './slots.js';
@@ -92,9 +77,6 @@ export interface MergedFrame {
   readonly waitsFor: readonly number[];
 }
 
-/** A page that frame `frame` was to bring comes in a later one: it has one page less to bring. Must not call the merger. */
-export type OnSuperseded = (frame: number) => void;
-
 /** A VM's pages by kind, as they were merged. */
 export interface MergerCounts {
   zeroPages: number;
@@ -115,19 +97,12 @@ const WRITE = 1;
 const ZERO = 2;
 
 /** Merges frames, in whatever order they come, into the images of a gang. One engine and one memory each. */
-export class Merger {
+export class Merger extends PageMap {
   /** By VM. */
   readonly counts: readonly MergerCounts[];
-  /** Bytes of the engine's memory that belong to no slot: room for one page. */
-  readonly #pagePtr: number;
   /** Where a frame's pages are decoded. One place for all slots: it stays in the cache, and once `merge` returns nobody needs it. */
   readonly #decodedPtr: number;
-  readonly #mergedPtr: number;
-  readonly #engine: Engine;
-  readonly #view: DataView;
   readonly #slots: Slots;
-  readonly #firsts: number[] = [];
-  readonly #pages: number[] = [];
   readonly #waiting = new WaitingPages();
   /**
    * Frames merged so far, and where their pages went: the content of a duplicate that refers to one of them is not still to come. What of their own pages
@@ -139,25 +114,13 @@ export class Merger {
   private constructor(
     engine: Engine,
     vms: readonly { pages: number }[],
+    places: PageMapPlaces & { decodedPtr: number },
     slots: Slots,
-    pagePtr: number,
-    decodedPtr: number,
-    mergedPtr: number,
   ) {
-    this.#engine = engine;
-    this.#view = new DataView(engine.memory.buffer);
+    super(engine, vms, places);
     this.#slots = slots;
-    this.#pagePtr = pagePtr;
-    this.#decodedPtr = decodedPtr;
-    this.#mergedPtr = mergedPtr;
+    this.#decodedPtr = places.decodedPtr;
     this.counts = vms.map(() => ({ zeroPages: 0, duplicatePages: 0, compressedPages: 0, normalPages: 0 }));
-    let first = 0;
-    vms.forEach(({ pages }, vm) => {
-      engine.exports.mapVm(vm, first, pages);
-      this.#firsts.push(first);
-      this.#pages.push(pages);
-      first += pages;
-    });
   }
 
   /** Creates a merger with an engine and a memory of its own. Throws USAGE. */
@@ -179,15 +142,8 @@ export class Merger {
     engine.memory.set(key, pagePtr);
     engine.exports.setKey(pagePtr);
     engine.memory.fill(0, pagePtr, pagePtr + KEY_BYTES);
-    engine.exports.mapInit(wantedPtr, mergedPtr);
-    return new Merger(
-      engine,
-      vms,
-      new Slots('frame', slotsPtr, FRAME_ROOM_BYTES, slots),
-      pagePtr,
-      decodedPtr,
-      mergedPtr,
-    );
+    const places = { wantedPtr, mergedPtr, pagePtr, decodedPtr };
+    return new Merger(engine, vms, places, new Slots('frame', slotsPtr, FRAME_ROOM_BYTES, slots));
   }
 
   /** Slots that `acquire` would still find. */
@@ -198,7 +154,7 @@ export class Merger {
   /** Room for one frame. Throws NO_SLOT if all slots are held. */
   acquire(): FrameSlot {
     const slot = this.#slots.take();
-    const bytes = this.#engine.memory.subarray(slot.ptr, slot.ptr + MAX_SEALED_BYTES);
+    const bytes = this.engine.memory.subarray(slot.ptr, slot.ptr + MAX_SEALED_BYTES);
     return { bytes, ptr: slot.ptr, release: () => this.#slots.give(slot) };
   }
 
@@ -208,15 +164,15 @@ export class Merger {
    */
   merge(slot: FrameSlot, bytes: number, sink: PageSink, onSuperseded?: OnSuperseded): MergedFrame {
     requireInteger('bytes', bytes, 0, MAX_FRAME_BYTES);
-    const error = this.#engine.exports.merge(slot.ptr, bytes, this.#decodedPtr);
+    const error = this.engine.exports.merge(slot.ptr, bytes, this.#decodedPtr);
     if (error !== 0) throw frameError(error, `a frame of ${bytes} bytes`);
-    const view = this.#view;
+    const view = this.view;
     const vm = view.getUint32(RESULT_PTR, true);
     const pages = view.getUint32(RESULT_PTR + 4, true);
     const id = view.getFloat64(RESULT_PTR + 8, true);
     const base = view.getFloat64(RESULT_PTR + 16, true);
     if (!this.#merged.has(id)) this.#count(this.counts[vm]!, pages);
-    if (onSuperseded) this.#saySuperseded(onSuperseded);
+    if (onSuperseded) this.saySuperseded(onSuperseded);
     this.#place(vm, base, pages, sink);
     const { waitingPages, waitsFor } = this.#resolve(id, vm, base, pages, sink);
     this.#merged.set(id, { vm, base, deltas: this.#gaps(pages) });
@@ -225,73 +181,15 @@ export class Merger {
     return { id, vm, pages, waitingPages, waitsFor };
   }
 
-  /**
-   * Frame `id` has the first `pages` of `pfns`. What earlier frames have of them is not wanted any more, and does not count as in place; save where it is in
-   * place and frozen. Returns how many of its pages are to come, and in no later frame. Throws OUT_OF_RANGE.
-   */
-  expect(id: number, vm: number, pfns: ArrayLike<number>, pages: number, onSuperseded: OnSuperseded): number {
-    this.#checkVersion(id);
-    if (!(pages <= FRAME_PAGES))
-      throw new AbdmError('OUT_OF_RANGE', `frame ${id} has ${pages} pages: at most ${FRAME_PAGES} are allowed`);
-    for (let i = 0; i < pages; i++) {
-      this.#checkRange(vm, pfns[i]!, 1);
-      this.#view.setUint32(BATCH_PFNS_PTR + 4 * i, pfns[i]!, true);
-    }
-    const own = this.#engine.exports.mapExpect(vm, id, pages);
-    this.#saySuperseded(onSuperseded);
-    return own;
-  }
-
-  /**
-   * Of the `pages` pages from `first` on those with a bit in `bitmap` (bit i is bit i & 7 of byte i >> 3) come in frames with the id `floor` or a higher one. What is
-   * in place and frozen stays. Throws OUT_OF_RANGE.
-   */
-  discard(
-    vm: number,
-    first: number,
-    pages: number,
-    bitmap: Uint8Array,
-    floor: number,
-    onSuperseded: OnSuperseded,
-  ): void {
-    this.#checkVersion(floor);
-    this.#eachPiece(vm, first, pages, bitmap, SUPERSEDED_PAGES, (from, count) => {
-      this.#engine.exports.mapDiscard(vm, from, count, this.#pagePtr, floor);
-      this.#saySuperseded(onSuperseded);
-    });
-  }
-
-  /** A guest runs on the pages of `vm` from now on: those in place are never written again. */
-  freeze(vm: number): void {
-    this.#checkRange(vm, 0, 0);
-    this.#engine.exports.mapFreeze(vm);
-  }
-
-  /** The pages of `vm` with a bit in `bitmap` are in place from before. Throws OUT_OF_RANGE if the bitmap does not have a bit for each page. */
-  adopt(vm: number, bitmap: Uint8Array): void {
-    this.#eachPiece(vm, 0, this.#pages[vm] ?? 0, bitmap, 8 * PAGE_BYTES, (from, count) =>
-      this.#engine.exports.mapAdopt(vm, from, count, this.#pagePtr),
-    );
-  }
-
-  /** The frame that is to bring page `pfn` of `vm`, or has: 0 if none is known. */
-  newest(vm: number, pfn: number): number {
-    this.#checkRange(vm, pfn, 1);
-    return this.#engine.exports.mapNewest(vm, pfn);
-  }
-
   /** Pages wait for what `frame` holds, which has not come yet, or has to come once more. */
   isAwaited(frame: number): boolean {
-    return this.#waiting.has(
-      frame,
-      (vm, pfn, announcedBy) => this.#engine.exports.mapWaits(vm, pfn, announcedBy) !== 0,
-    );
+    return this.#waiting.has(frame, (vm, pfn, announcedBy) => this.engine.exports.mapWaits(vm, pfn, announcedBy) !== 0);
   }
 
   /** The pages that wait for what `frame` holds, and the frame that each of them is to come with. `each` must not call the merger. */
   eachAwaiting(frame: number, each: (vm: number, pfn: number, announcedBy: number) => void): void {
     this.#waiting.each(frame, (vm, pfn, announcedBy) => {
-      if (this.#engine.exports.mapWaits(vm, pfn, announcedBy)) each(vm, pfn, announcedBy);
+      if (this.engine.exports.mapWaits(vm, pfn, announcedBy)) each(vm, pfn, announcedBy);
     });
   }
 
@@ -300,9 +198,9 @@ export class Merger {
    * merger, before a crash. The slot is used for it. Throws as `merge` does; CONTENT_MISMATCH if the sink does not have those very pages.
    */
   restore(slot: FrameSlot, meta: Uint8Array, sink: PageSink): MergedFrame {
-    const { memory } = this.#engine;
-    const bytes = rebuildFrame(this.#engine, slot.ptr, this.#pagePtr, meta, (vm, pfn, ptr) => {
-      return pfn < (this.#pages[vm] ?? 0) && sink.read(vm, pfn, memory, ptr);
+    const { memory } = this.engine;
+    const bytes = rebuildFrame(this.engine, slot.ptr, this.pagePtr, meta, (vm, pfn, ptr) => {
+      return pfn < (this.pages[vm] ?? 0) && sink.read(vm, pfn, memory, ptr);
     });
     return this.merge(slot, bytes, sink);
   }
@@ -323,32 +221,8 @@ export class Merger {
     return this.#waiting.pages;
   }
 
-  /** Every page of every VM is in place: the images are whole, as far as the frames merged so far say. */
-  get complete(): boolean {
-    return this.#pages.every((pages, vm) => this.mergedPages(vm) === pages);
-  }
-
-  /** Pages of `vm` whose bytes are in place. */
-  mergedPages(vm: number): number {
-    const first = this.#firsts[vm]!;
-    return this.#engine.exports.bitmapCount(this.#mergedPtr, first, first + this.#pages[vm]!);
-  }
-
-  /** True if the bytes of page `pfn` of `vm` are in place. */
-  isMerged(vm: number, pfn: number): boolean {
-    return this.#engine.exports.bitmapTest(this.#mergedPtr, this.#firsts[vm]! + pfn) !== 0;
-  }
-
-  /** The first page of `vm` from `pfn` on whose bytes are not in place, or -1. */
-  nextUnmerged(vm: number, pfn = 0): number {
-    const first = this.#firsts[vm]!;
-    const end = first + this.#pages[vm]!;
-    const found = this.#engine.exports.bitmapNextUnset(this.#mergedPtr, first + pfn, end);
-    return found === end ? -1 : found - first;
-  }
-
   #count(counts: MergerCounts, pages: number): void {
-    const { memory } = this.#engine;
+    const { memory } = this.engine;
     for (let slot = 0; slot < pages; slot++) {
       if (memory[ACTIONS + slot] === STALE) continue;
       const kind = memory[KINDS + slot];
@@ -361,7 +235,7 @@ export class Merger {
 
   /** Hands out what the frame itself holds, in runs that follow each other both in the image and in memory. */
   #place(vm: number, base: number, pages: number, sink: PageSink): void {
-    const { memory } = this.#engine;
+    const { memory } = this.engine;
     let slot = 0;
     while (slot < pages) {
       const action = memory[ACTIONS + slot]!;
@@ -387,21 +261,21 @@ export class Merger {
 
   /** Duplicates of content in other frames: from the sink if it came before, otherwise they wait. */
   #resolve(id: number, vm: number, base: number, pages: number, sink: PageSink) {
-    const { memory } = this.#engine;
+    const { memory } = this.engine;
     const waitsAlready = this.#merged.has(id);
     let waitingPages = 0;
     let waitsFor = NO_FRAMES as number[];
     for (let slot = 0; slot < pages; slot++) {
       if (memory[ACTIONS + slot]! <= ZERO) continue;
-      const reference = this.#view.getFloat64(REFERENCES + 8 * slot, true);
+      const reference = this.view.getFloat64(REFERENCES + 8 * slot, true);
       const frame = Math.floor(reference / FRAME_PAGES);
       const from = reference % FRAME_PAGES;
       const pfn = base + this.#delta(slot);
-      const name = this.#view.getUint32(NAMES + 4 * slot, true);
+      const name = this.view.getUint32(NAMES + 4 * slot, true);
       const merged = this.#merged.get(frame);
       if (!waitsAlready) {
         if (merged && this.#fromSink(merged, from, name, sink)) {
-          this.#settle(vm, pfn, id, this.#pagePtr, sink);
+          this.#settle(vm, pfn, id, this.pagePtr, sink);
           continue;
         }
         if (merged) this.#wanted.add(frame);
@@ -416,9 +290,9 @@ export class Merger {
 
   #fromSink({ vm, base, deltas }: FramePlace, slot: number, namePtr: number, sink: PageSink): boolean {
     const pfn = base + (deltas ? (deltas[slot] ?? Number.POSITIVE_INFINITY) : slot);
-    if (!(pfn < this.#pages[vm]!) || !sink.read(vm, pfn, this.#engine.memory, this.#pagePtr)) return false;
+    if (!(pfn < this.pages[vm]!) || !sink.read(vm, pfn, this.engine.memory, this.pagePtr)) return false;
     // hasContent leaves RESULT_PTR alone: the walk over the frame's slots goes on afterwards.
-    return this.#engine.exports.hasContent(this.#pagePtr, namePtr) !== 0;
+    return this.engine.exports.hasContent(this.pagePtr, namePtr) !== 0;
   }
 
   /** The frame's page numbers relative to its first; undefined if they follow each other. */
@@ -429,10 +303,10 @@ export class Merger {
 
   /** Hands out the pages that have waited for this frame. */
   #release(id: number, pages: number, sink: PageSink): void {
-    const { memory } = this.#engine;
+    const { memory } = this.engine;
     this.#waiting.take(id, (slot, vm, pfn, announcedBy, name) => {
       const ptr = slot < pages ? this.#ptr(slot) : 0;
-      const own = slot < pages ? this.#view.getUint32(NAMES + 4 * slot, true) : 0;
+      const own = slot < pages ? this.view.getUint32(NAMES + 4 * slot, true) : 0;
       if (ptr === 0 || memory[KINDS + slot]! < 2 || !sameId(memory, own, name)) {
         throw new AbdmError(
           'CONTENT_MISMATCH',
@@ -444,56 +318,14 @@ export class Merger {
   }
 
   #settle(vm: number, pfn: number, id: number, ptr: number, sink: PageSink): void {
-    if (this.#engine.exports.settle(vm, pfn, id)) sink.write(vm, pfn, this.#engine.memory, ptr, PAGE_BYTES);
-  }
-
-  #saySuperseded(onSuperseded: OnSuperseded): void {
-    const count = this.#view.getUint32(SUPERSEDED, true);
-    for (let i = 0; i < count; i++) onSuperseded(this.#view.getFloat64(SUPERSEDED_IDS + 8 * i, true));
-  }
-
-  /** Puts the bitmap at #pagePtr, piece by piece. */
-  #eachPiece(
-    vm: number,
-    first: number,
-    pages: number,
-    bitmap: Uint8Array,
-    atMost: number,
-    each: (from: number, pages: number) => void,
-  ): void {
-    this.#checkRange(vm, first, pages);
-    if (bitmap.byteLength * 8 < pages) {
-      throw new AbdmError('OUT_OF_RANGE', `a bitmap of ${bitmap.byteLength} bytes for ${pages} pages`);
-    }
-    for (let at = 0; at < pages; at += atMost) {
-      const count = Math.min(pages - at, atMost);
-      this.#engine.memory.set(bitmap.subarray(at / 8, Math.ceil((at + count) / 8)), this.#pagePtr);
-      each(first + at, count);
-    }
-  }
-
-  #checkVersion(id: number): void {
-    if (!(Number.isInteger(id) && id >= 1 && id <= MAX_FRAME_ID))
-      throw new AbdmError('OUT_OF_RANGE', `there can be no frame ${id}`);
-  }
-
-  #checkRange(vm: number, pfn: number, pages: number): void {
-    if (
-      Number.isInteger(pfn) &&
-      Number.isInteger(pages) &&
-      pfn >= 0 &&
-      pages >= 0 &&
-      pfn + pages <= (this.#pages[vm] ?? -1)
-    )
-      return;
-    throw new AbdmError('OUT_OF_RANGE', `pages ${pfn} to ${pfn + pages - 1} of VM ${vm} are none of this migration's`);
+    if (this.engine.exports.settle(vm, pfn, id)) sink.write(vm, pfn, this.engine.memory, ptr, PAGE_BYTES);
   }
 
   #delta(slot: number): number {
-    return this.#view.getUint32(DELTAS + 4 * slot, true);
+    return this.view.getUint32(DELTAS + 4 * slot, true);
   }
 
   #ptr(slot: number): number {
-    return this.#view.getUint32(PLACES + 4 * slot, true);
+    return this.view.getUint32(PLACES + 4 * slot, true);
   }
 }

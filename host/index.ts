@@ -24,13 +24,21 @@ export type { Candidate } from './intermediate/restore.js';
 export type { Happening, SessionEvent } from './intermediate/session.js';
 export type { Status, Summary, VmSummary } from './summary.js';
 
-// Images: where memory comes from and goes to. ImageSource and ImageSink are the interfaces to implement for a memory of your own. A FileSink
-// appears under its name when it is whole; a ProcessSource stops its process (Linux).
+// Images: where memory comes from and goes to. ImageSource and ImageSink are the interfaces to implement for a memory of your own, GuestSource and
+// GuestSink those for one that somebody runs on. A FileSink appears under its name when it is whole; a ProcessSource stops its process (Linux).
 
 export { FileSource } from './image/file.js';
 export { FileSink, type LeftOver } from './image/filesink.js';
 export { hashImage } from './image/hash.js';
-export type { ImageSink, ImageSource, Region } from './image/image.js';
+export {
+  type GuestSink,
+  type GuestSource,
+  type ImageSink,
+  type ImageSource,
+  isGuestSink,
+  isGuestSource,
+  type Region,
+} from './image/image.js';
 export { type ImageSpec, openSource, parseImage, sinkOpener } from './image/parse.js';
 export { openProcess, type ProcessOptions, ProcessSource } from './image/process.js';
 
@@ -47,7 +55,7 @@ export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
 export type { VmShape } from './mam/catalog.js';
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
-export { type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
+export { type ClaimOptions, type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 

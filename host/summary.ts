@@ -1,9 +1,11 @@
 // What each role says when it is done, the same for every role (docs, "The command"). A figure that the role cannot know is null.
 
 import type { AbdmError } from '../bindings/errors.js';
+import type { GivingState } from './ownership/giving.js';
 
 /** How a VM leaves. `auto` is pre-copy that becomes post-copy if it does not converge; an image that nobody writes to just stops. */
-export type Mode = 'auto' | 'stop' | 'pre-copy' | 'post-copy' | 'hybrid';
+export const MODES = ['auto', 'stop', 'pre-copy', 'post-copy', 'hybrid'] as const;
+export type Mode = (typeof MODES)[number];
 
 /** How long a guest waited for pages that it had touched: quantiles of all faults, in milliseconds. */
 export interface FaultLatency {
@@ -36,6 +38,26 @@ export interface VmSummary {
   outcome: 'completed' | 'aborted' | 'paused-recoverable';
   /** Why this VM did not complete. One VM of a gang may fail alone. */
   reason: { code: string; message: string } | null;
+}
+
+/** How a VM stands on its way, as its source sees it. */
+export interface VmStatus {
+  name: string;
+  /** Null while it is not decided how it leaves. */
+  mode: VmSummary['mode'];
+  /** Who has it (ownership/giving.ts). */
+  state: GivingState;
+  /** Rounds begun, while it runs. */
+  round: number;
+  /** Pages that are still to be sent, as far as is known. */
+  dirtyPages: number;
+}
+
+/** Something that the operator should know, and that ends nothing. */
+export interface Notice {
+  vm: string;
+  code: 'NOT_CONVERGING' | 'SWITCHING';
+  message: string;
 }
 
 /** What a role says when it is done. A figure that it cannot know is null. */
@@ -79,6 +101,8 @@ export interface Status {
   rateBytesPerS?: number | null;
   /** What each node has taken or given so far. */
   nodes?: readonly { readonly address: string; readonly frames: number; readonly bytes: number }[];
+  /** How each VM stands. */
+  vms?: readonly VmStatus[];
   /** What is wrong and does not end it, for people: nodes that cannot be reached, say. */
   warnings?: readonly string[];
   /** Why it is being ended, while it is. */

@@ -19,8 +19,10 @@ describe('imports', () => {
   const ROWS = [
     ['assembly'],
     ['bindings'],
-    ['host/summary.ts', 'host/ownership'],
+    ['host/ownership'],
+    ['host/summary.ts'],
     ['host/wire'],
+    ['host/guest'],
     ['host/mam', 'host/image', 'host/control'],
     ['host/intermediate', 'host/store'],
     ['host/source', 'host/destination'],

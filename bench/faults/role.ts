@@ -9,8 +9,8 @@ import { ROOT } from '../root.js';
 
 const MAIN = fileURLToPath(new URL('dist/host/cli/main.js', ROOT));
 
-/** An object that a role printed, and when: milliseconds since it was started. */
-export type Event = { type: string; atMs: number } & Record<string, unknown>;
+/** An object that a role printed, and when it was heard: milliseconds since it was started. */
+export type Event = { type: string; heardMs: number } & Record<string, unknown>;
 
 /** A progress event. */
 export type Progress = Event & Status;
@@ -46,9 +46,9 @@ export class Role {
     file.write(`abdm ${args.join(' ')}\n`);
     const lines = createInterface({ input: this.#child.stdout! });
     lines.on('line', (line) => {
-      const atMs = Math.round(performance.now() - this.startedAt);
-      file.write(`${atMs} ${line}\n`);
-      this.events.push({ ...(JSON.parse(line) as Event), atMs });
+      const heardMs = Math.round(performance.now() - this.startedAt);
+      file.write(`${heardMs} ${line}\n`);
+      this.events.push({ ...(JSON.parse(line) as Event), heardMs });
       this.#wake();
     });
     this.#child.stderr!.on('data', (text) => file.write(text));

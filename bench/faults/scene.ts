@@ -2,17 +2,15 @@
 // the fault needs them. `close` ends all of it, and says what would not end.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writeImage } from './image.js';
 import type { Credentials } from './keys.js';
-import { Proxies, type ProxyHandle } from './proxy/proxies.js';
-import type { Rule } from './proxy/rule.js';
 import type { Random } from './random.js';
 import { SessionRecorder } from './recorder.js';
-import { Role } from './role.js';
+import type { Role } from './role.js';
+import { Stage } from './stage.js';
 
 /** How a run is set up; rates so that scattering takes a second and gathering twice as long. */
 export interface SceneOptions {
@@ -49,75 +47,38 @@ const DEFAULTS = {
   recorded: false,
 };
 
-const END_MS = 5_000;
 /** What the source said before it ended has arrived by then. */
 const HEAR_MS = 1_000;
 
-export class Node {
-  constructor(
-    readonly role: Role,
-    /** Where it listens itself. */
-    readonly ownAddress: string,
-    readonly proxy: ProxyHandle | null,
-  ) {}
-
-  /** Where the others find it. */
-  get address(): string {
-    return this.proxy?.address ?? this.ownAddress;
-  }
-}
-
-export class Scene {
-  readonly dir: string;
+export class Scene extends Stage {
   readonly options: typeof DEFAULTS & SceneOptions;
-  readonly random: Random;
-  readonly nodes: Node[] = [];
-  readonly roles: Role[] = [];
   readonly image: string;
   readonly out: string;
   /** Where the process goes, if one leaves. */
   readonly processOut: string;
   source!: Role;
   destination!: Role;
-  proxies: Proxies | null = null;
   /** `cat`: it has little memory, and answers as long as it runs. */
   #process: ChildProcess | null = null;
   /** Where the destination listens itself, and where the source finds it. */
   #listen = '127.0.0.1:0';
   #to = '';
-  readonly #env: NodeJS.ProcessEnv;
-  readonly credentials: Credentials | null;
-  /** The multicast group of this scene. */
-  readonly announcements: string;
   recorder: SessionRecorder | null = null;
 
   constructor(random: Random, options: SceneOptions = {}) {
-    this.random = random;
+    super(random, options.credentials);
     this.options = { ...DEFAULTS, ...options } as typeof DEFAULTS & SceneOptions;
-    this.dir = mkdtempSync(join(tmpdir(), 'abdm-fault-'));
-    for (const host of ['here', 'there']) mkdirSync(join(this.dir, host), { mode: 0o700 });
     mkdirSync(join(this.dir, 'images'));
     this.image = join(this.dir, 'images', 'in');
     this.out = join(this.dir, 'images', 'out');
     this.processOut = join(this.dir, 'images', 'out-process');
-    this.credentials = this.options.credentials?.(this.dir) ?? null;
-    const [group, port] = [random.below(256), 10_000 + random.below(20_000)];
-    this.announcements = `239.77.${group}.${random.below(256)}:${port}`;
-    // Announcements are made with the key: where there are only certificates, there are none.
-    const silent = this.credentials?.security.clusterKey === null;
-    this.#env = { ABDM_ANNOUNCEMENTS: silent ? 'none' : this.announcements };
-  }
-
-  /** What every role is told of keys and certificates. */
-  get secured(): readonly string[] {
-    return this.credentials?.args ?? [];
   }
 
   /** Image, nodes and destination; not yet the source. */
   async open(): Promise<this> {
     const { nodes, memory, imagePages, proxied } = this.options;
     writeImage(this.image, imagePages, this.random.below(2 ** 32));
-    if (proxied) this.proxies = new Proxies();
+    if (proxied) this.useProxies();
     if (this.options.withProcess) this.#process = spawn('cat', { stdio: ['pipe', 'pipe', 'ignore'] });
     const sizes = Array.from({ length: nodes }, (_, i) => (typeof memory === 'string' ? memory : memory[i]!));
     await Promise.all(sizes.map((size) => this.addNode(size)));
@@ -126,25 +87,13 @@ export class Scene {
     return this;
   }
 
-  /** Another node. */
-  async addNode(memory: string, rule?: Rule): Promise<Node> {
-    const args = ['intermediate', '--listen', '127.0.0.1:0', '--memory', memory, ...this.secured];
-    const role = this.start('node', args);
-    const own = await role.address();
-    const proxy = this.proxies ? await this.proxies.add(own) : null;
-    if (rule) await proxy!.set(rule);
-    const node = new Node(role, own, proxy);
-    this.nodes.push(node);
-    return node;
-  }
-
   /** A destination, or the same one again where it was. */
   async startDestination(): Promise<void> {
     const { destinationRate } = this.options;
     const rate = destinationRate ? ['--rate', destinationRate] : [];
     const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.processOut}`] : [])];
     const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...this.secured];
-    this.destination = this.start('destination', args);
+    this.destination = this.start('destination', args, 'there');
     this.#listen = await this.destination.address();
     if (this.#to === '') this.#to = this.proxies ? (await this.proxies.add(this.#listen)).address : this.#listen;
   }
@@ -173,17 +122,6 @@ export class Scene {
     await destination.ended;
   }
 
-  /** An `abdm` of this scene, which is ended with it. */
-  start(name: string, args: readonly string[]): Role {
-    const unique = `${name}${this.roles.filter((role) => role.name.startsWith(name)).length + 1}`;
-    // As if on two hosts: what is cancelled here is not the destination. And nobody else's roles are found.
-    const host = name === 'destination' ? 'there' : 'here';
-    const env = { ...this.#env, XDG_RUNTIME_DIR: join(this.dir, host) };
-    const role = new Role(unique, args, join(this.dir, `${unique}.log`), env);
-    this.roles.push(role);
-    return role;
-  }
-
   /** Whether the process that was to leave runs as before; true if there is none. */
   async processAnswers(): Promise<boolean> {
     if (!this.#process) return true;
@@ -191,37 +129,15 @@ export class Scene {
     return Promise.race([once(this.#process.stdout!, 'data').then(() => true), sleep(1_000, false)]);
   }
 
-  /** Ends everything. Returns what did not end as it should: ends that still ran, and nodes that did not stop when told to. */
-  async close(): Promise<string[]> {
-    const nodes = new Set(this.nodes.map((node) => node.role));
-    const stuck: string[] = [];
-    for (const role of this.roles.filter(({ over }) => !over)) {
-      role.signal('SIGCONT');
-      role.signal(nodes.has(role) ? 'SIGTERM' : 'SIGKILL');
-      if (!nodes.has(role)) stuck.push(`${role.name} still ran`);
-    }
-    const timer = setTimeout(() => {
-      for (const role of this.roles.filter(({ over }) => !over)) {
-        stuck.push(`${role.name} did not end when told to`);
-        role.signal('SIGKILL');
-      }
-    }, END_MS);
-    await Promise.all(this.roles.map(({ ended }) => ended));
-    clearTimeout(timer);
+  override async close(): Promise<string[]> {
+    const stuck = await super.close();
     this.#process?.kill('SIGKILL');
     this.recorder?.close();
-    await this.proxies?.close();
     return stuck;
   }
 
-  /** At once, when the runner itself is ended. */
-  kill(): void {
-    for (const role of this.roles) role.signal('SIGKILL');
+  override kill(): void {
     this.#process?.kill('SIGKILL');
-    this.remove();
-  }
-
-  remove(): void {
-    rmSync(this.dir, { recursive: true, force: true });
+    super.kill();
   }
 }

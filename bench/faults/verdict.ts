@@ -7,7 +7,8 @@ import { PAGE_BYTES } from 'abdm';
 import type { Security } from '#abdm/host/wire/security.js';
 import { keptBytes } from './probe.js';
 import type { Role } from './role.js';
-import type { Node, Scene } from './scene.js';
+import type { Scene } from './scene.js';
+import type { Node } from './stage.js';
 
 export class Verdict {
   readonly broken: string[] = [];
@@ -119,13 +120,13 @@ export function longestStallMs(role: Role): number {
   let longest = 0;
   let since: number | null = null;
   let before = -1;
-  for (const { type, atMs, phase, doneBytes, totalBytes, wireBytes } of role.events) {
-    if (type === 'summary' && since !== null) longest = Math.max(longest, atMs - since);
+  for (const { type, heardMs, phase, doneBytes, totalBytes, wireBytes } of role.events) {
+    if (type === 'summary' && since !== null) longest = Math.max(longest, heardMs - since);
     if (type !== 'progress' || (phase !== 'dividing' && phase !== 'gathering')) continue;
     if (phase === 'gathering' && doneBytes === totalBytes) return longest;
     const work = (doneBytes as number) + (wireBytes as number);
-    if (since !== null) longest = Math.max(longest, atMs - since);
-    if (work !== before && work > 0) since = atMs;
+    if (since !== null) longest = Math.max(longest, heardMs - since);
+    if (work !== before && work > 0) since = heardMs;
     before = work;
   }
   return longest;

@@ -7,7 +7,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
 import { type ImageSpec, openSource } from '../image/parse.js';
 import { Ejection } from '../source/source.js';
-import type { Summary } from '../summary.js';
+import type { Mode, Summary, VmStatus } from '../summary.js';
 import { openControl } from './control.js';
 import { EXIT, exitCodeOf, onSignal } from './exit.js';
 import { defaultVmKey, parseImages } from './images.js';
@@ -25,21 +25,27 @@ export interface EjectFlags extends ClusterFlags {
   readonly replicas: number;
   readonly compress: Compression;
   readonly rate?: number;
+  readonly mode?: Mode;
+  readonly maxDowntime?: number;
+  readonly rounds?: number;
+  readonly priority?: ReadonlyMap<string, number>;
 }
 
 const PARKED_MS = 24 * 3_600_000;
 
 export async function eject(output: Output, images: string[], flags: EjectFlags): Promise<number> {
   const { to, park = false, lease = PARKED_MS, direct = false, replicas, compress, rate, announcements } = flags;
+  const { mode, maxDowntime, rounds, priority } = flags;
   checkFlags(flags);
   const specs = parseImages(images);
+  checkGuests(specs, flags);
   const security = openSecurity(output, flags);
   const names = specs.map(({ name }) => name);
   const keyPath = resolve(flags.vmKey ?? defaultVmKey(names));
   const vmKey = park ? createKeyFile(keyPath) : null;
   if (vmKey) output.event({ type: 'vm-key', path: keyPath } as { type: string });
 
-  const vms: { name: string; image: ImageSource }[] = [];
+  const vms: { name: string; image: ImageSource; priority: number }[] = [];
   let control: Awaited<ReturnType<typeof openControl>> | undefined;
   let ending: Summary | null = null;
   // A signal before the migration has begun: whatever process was stopped goes on when this one ends.
@@ -48,21 +54,24 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     process.exit(EXIT.aborted);
   };
   let ejection: Ejection | undefined;
-  // Others may run the VMs, or not: here they do not go on, since two must never run.
+  // Others may run some of the VMs, or not: here those do not go on, since two must never run.
   const abandon = () => {
-    for (const { image } of vms) image.abandon?.();
-    sayWhoStaysStopped(output, specs);
+    for (const [vm, { image }] of vms.entries()) if (ejection?.isInDoubt(vm)) image.abandon?.();
+    sayWhoStaysStopped(output, specs, (vm) => ejection!.isInDoubt(vm));
   };
   onSignal(
     (signal) => cancel(signal),
     () => {
+      sayWhoWasStopped(output, specs, ejection?.status().vms ?? []);
       if (!ejection?.committed) return EXIT.aborted;
       abandon();
       return EXIT.recoverable;
     },
   );
   try {
-    for (const spec of specs) vms.push({ name: spec.name, image: await openSource(spec) });
+    for (const spec of specs) {
+      vms.push({ name: spec.name, image: await openSource(spec), priority: priority?.get(spec.name) ?? 1 });
+    }
     const leaving = new Ejection({
       vms,
       intermediates: direct ? [] : (flags.intermediates ?? 'announced'),
@@ -74,6 +83,10 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
       ...(vmKey && { park: { leaseMs: lease }, vmKey }),
       ...(announcements && { announcements }),
       ...(rate !== undefined && { rateBytesPerS: rate }),
+      ...(mode !== undefined && { mode }),
+      ...(maxDowntime !== undefined && { maxDowntimeMs: maxDowntime }),
+      ...(rounds !== undefined && { rounds }),
+      onNotice: (notice) => output.vmNotice(notice),
     });
     ejection = leaving;
     cancel = (signal) => {
@@ -93,13 +106,14 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     ending = await leaving.run();
     if (ending.outcome === 'paused-recoverable') abandon();
     output.summary(ending);
-    if (vmKey && ending.outcome !== 'aborted') sayHowToGetBack(output, images, keyPath, lease);
+    const parked = images.filter((_, vm) => ending!.vms[vm]!.outcome !== 'aborted');
+    if (vmKey && parked.length > 0) sayHowToGetBack(output, parked, keyPath, lease);
     return exitCodeOf(ending, false);
   } finally {
     if (ending === null && ejection?.committed) abandon();
     for (const { image } of vms) await image.close();
     // Nothing was parked: the key opens nothing.
-    if (vmKey && (ending === null || ending.outcome === 'aborted')) rmSync(keyPath, { force: true });
+    if (vmKey && (ending?.vms ?? []).every(({ outcome }) => outcome === 'aborted')) rmSync(keyPath, { force: true });
     control?.close(ending);
   }
 }
@@ -113,21 +127,48 @@ function checkFlags({ to, park, direct, intermediates, lease, vmKey }: EjectFlag
   if (direct && intermediates) throw wrong('--direct goes without nodes: it cannot go with --intermediates');
 }
 
+/** What of the options is for guests only, and by name. @throws {AbdmError} USAGE. */
+function checkGuests(specs: readonly ImageSpec[], { mode, maxDowntime, rounds, priority }: EjectFlags): void {
+  const wrong = (text: string) => new AbdmError('USAGE', text);
+  for (const name of priority?.keys() ?? []) {
+    if (!specs.some((spec) => spec.name === name)) throw wrong(`--priority names ${name}, which does not leave`);
+  }
+  const still = specs.find(({ scheme }) => scheme !== 'guest');
+  if (still && mode !== undefined && mode !== 'auto' && mode !== 'stop') {
+    throw wrong(`${still.name} is no guest: it stands still while it leaves, and --mode ${mode} is for guests`);
+  }
+  if (specs.some(({ scheme }) => scheme === 'guest')) return;
+  if ((maxDowntime ?? rounds) !== undefined) throw wrong('--max-downtime and --rounds are for guests: none leaves');
+}
+
 function tooLate(names: readonly string[]): string {
   return `${names.join(', ')}: past the exit: somebody else may have the VM already, so it cannot be cancelled any more`;
 }
 
-function sayWhoStaysStopped(output: Output, specs: readonly ImageSpec[]): void {
-  for (const { name, scheme, place } of specs) {
-    if (scheme !== 'process') continue;
+function sayWhoStaysStopped(output: Output, specs: readonly ImageSpec[], isInDoubt: (vm: number) => boolean): void {
+  for (const [vm, { name, scheme, place }] of specs.entries()) {
+    const how = scheme === 'process' ? `kill -CONT ${place}` : `abdm guest --socket ${place} --ask resume`;
+    if (scheme === 'file' || !isInDoubt(vm)) continue;
     output.notice(
-      `process ${place} stays stopped: ${name} may run elsewhere, or be taken in from the nodes; only if you know that it is not: kill -CONT ${place}`,
+      `${scheme} ${place} stays stopped: ${name} may run elsewhere, or be taken in from the nodes; only if you know that it is not: ${how}`,
+    );
+  }
+}
+
+/** Guests that were stopped when this process was told to end at once: nobody else can run them. */
+function sayWhoWasStopped(output: Output, specs: readonly ImageSpec[], vms: readonly VmStatus[]): void {
+  for (const [vm, { state }] of vms.entries()) {
+    const { name, scheme, place } = specs[vm]!;
+    if (scheme !== 'guest' || !['stopped', 'offered', 'accepted'].includes(state)) continue;
+    output.notice(
+      `guest ${place} is left as it is, stopped: ${name} runs nowhere else: abdm guest --socket ${place} --ask resume`,
     );
   }
 }
 
 function sayHowToGetBack(output: Output, images: readonly string[], keyPath: string, leaseMs: number): void {
-  const targets = images.map((image) => image.replace(/=.*/s, '=file:PATH')).join(' ');
+  const target = (image: string) => image.replace(/=.*/s, /=guest:/.test(image) ? '=guest:SOCKET' : '=file:PATH');
+  const targets = images.map(target).join(' ');
   output.say('');
   output.say(
     `The nodes keep this for ${formatMs(leaseMs)} (abdm renew lengthens it). Take it in, anywhere in the cluster:`,

@@ -6,12 +6,13 @@ import type { Summary } from '../summary.js';
 /** Exit codes of the command (docs, "The command"). */
 export const EXIT = { completed: 0, usage: 1, aborted: 2, recoverable: 3, lost: 4 } as const;
 
-/** The exit code for how a migration ended. `handedOver`: the source has left, and with it the only other copy. */
+/** The exit code for how a migration ended, or the worst of its VMs. `handedOver`: the source has left, and with it the only other copy. */
 export function exitCodeOf(summary: Summary, handedOver: boolean): number {
   if (summary.outcome === 'completed') return EXIT.completed;
   if (summary.outcome === 'paused-recoverable') return EXIT.recoverable;
   if (handedOver || (summary.lost ?? []).length > 0) return EXIT.lost;
-  return summary.reason?.code === 'USAGE' ? EXIT.usage : EXIT.aborted;
+  const isNothing = !summary.vms.some(({ outcome }) => outcome === 'completed');
+  return isNothing && summary.reason?.code === 'USAGE' ? EXIT.usage : EXIT.aborted;
 }
 
 /** The exit code for an error that ended the command before there was a migration. */

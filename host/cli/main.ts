@@ -1,23 +1,41 @@
 #!/usr/bin/env node
 // The `abdm` command: arguments and exit codes. What it does is in the roles; how it shows it, in output.ts.
 
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { Command, CommanderError, type Option } from 'commander';
 import { asAbdmError } from '../../bindings/errors.js';
+import { ASKS } from '../guest/protocol.js';
+import { MAX_OPERATIONS_PER_S, MAX_SEED, MAX_VCPUS, PATTERNS } from '../guest/workload.js';
+import { MAX_PRIORITY, MAX_ROUNDS } from '../source/options.js';
+import { MODES } from '../summary.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
 import { demo } from './demo/demo.js';
 import { DEFAULT_HEAP_BYTES } from './demo/workload.js';
 import { eject } from './eject.js';
 import { EXIT, exitCodeOfError } from './exit.js';
+import { guest } from './guest.js';
 import { intermediate } from './intermediate.js';
 import { keygen } from './keys.js';
 import { merge } from './merge.js';
 import { nodes } from './nodes.js';
-import { address, count, intermediates, json, option, rate, rateOrOff, secured, vmKey } from './options.js';
+import {
+  address,
+  count,
+  intermediates,
+  json,
+  option,
+  rate,
+  rateOrOff,
+  secured,
+  share,
+  vmKey,
+  weights,
+} from './options.js';
 import { Output } from './output.js';
 import { renew } from './renew.js';
 import { type ClusterFlags, openSecurity } from './security.js';
-import { parseDuration, parseSize } from './sizes.js';
+import { parseDuration, parseShortTime, parseSize } from './sizes.js';
 import { status } from './status.js';
 import { cancel, changeRate } from './steer.js';
 
@@ -35,6 +53,7 @@ const program = new Command('abdm')
     `
 Every option is also a variable: --listen is ABDM_LISTEN.
 Exit codes: 0 completed, 1 usage, 2 aborted and the source still owns the VM, 3 paused-recoverable, 4 data lost or unverifiable.
+Of several VMs the worst counts: 2 or 3 although others completed.
 
 Example, on five hosts that have the file cluster.key (made with abdm keygen cluster.key, and copied):
   all$    export ABDM_KEY=cluster.key
@@ -74,6 +93,25 @@ command(
     vmKey('with --park: the file that the key of the parked VMs is written to (default: NAME.vmkey)'),
     intermediates(),
     option('--direct', 'send straight to the destination, without intermediates'),
+    option(
+      '--mode <mode>',
+      'how guests leave: stop first; pre-copy while they run here; post-copy while they run there; hybrid, one and then the other; auto, pre-copy that becomes hybrid if it does not converge (default: auto; what is no guest stops)',
+    ).choices(MODES),
+    option(
+      '--max-downtime <time>',
+      'with auto and pre-copy: stop a guest when the rest takes no longer: 50ms, 2s (default: 300ms)',
+      parseShortTime,
+    ),
+    option(
+      '--rounds <n>',
+      'with auto and pre-copy: the most (default: 30); with hybrid: how many (default: 1)',
+      count(1, MAX_ROUNDS),
+    ),
+    option(
+      '--priority <name=weight,...>',
+      'shares of the link, of those that leave together (default: 1 each)',
+      weights(MAX_PRIORITY),
+    ),
     option('--replicas <n>', 'nodes that keep each frame', count(1, MAX_REPLICAS)).default(1),
     option('--compress <how>', 'how pages travel; high is smaller and slower, for links below 75 MB/s')
       .choices(['none', 'lz4', 'high'])
@@ -84,11 +122,12 @@ command(
   ],
   `abdm eject vm1=process:4711 --to 10.0.0.9:7000 --key cluster.key --replicas 2
 abdm eject vm1=file:/images/vm1 vm2=file:/images/vm2 --to 10.0.0.9:7000 --intermediates 10.0.0.1:7000,10.0.0.2:7000 --key cluster.key
+abdm eject vm1=guest:/run/vm1.sock vm2=guest:/run/vm2.sock --to 10.0.0.9:7000 --key cluster.key --max-downtime 50ms --priority vm1=3
 abdm eject vm1=file:/images/vm1 --park --lease 2d --vm-key /safe/vm1.vmkey --replicas 2 --key cluster.key`,
 )
   .argument(
     '<name=image...>',
-    'what to move: NAME=file:PATH or NAME=process:PID (stopped meanwhile, continued afterwards)',
+    'what to move: NAME=file:PATH, NAME=process:PID (stopped meanwhile, continued afterwards), or NAME=guest:SOCKET (runs meanwhile)',
   )
   .action(run(eject));
 
@@ -179,6 +218,36 @@ abdm keygen > cluster.key        (then see to its mode: 600)`,
 )
   .argument('[file]', 'where to; it must not exist (default: stdout)')
   .action(run(keygen));
+
+command(
+  'guest',
+  'run a model of a VM, which checks every page that it touches; abdm eject and abdm merge move it as guest:SOCKET',
+  [
+    option('--socket <path>', 'where it is steered, and asked').makeOptionMandatory(),
+    option('--memory <size>', 'its memory, such as 1G: it runs at once', parseSize),
+    option('--incoming', 'wait for abdm merge to bring a guest'),
+    option('--ask <what>', 'ask a guest that is there; verify reads all its memory').choices(ASKS),
+    option('--working-set <size>', 'what its operations touch (default: all its memory)', parseSize),
+    option('--pattern <name>', 'how they choose pages').choices(PATTERNS).default('uniform'),
+    option('--ops <n>', 'operations a second; 0: none', count(0, MAX_OPERATIONS_PER_S)).default(1000),
+    option('--writes <share>', 'of them that write, from 0 to 1', share).default(0.2),
+    option(
+      '--vcpus <n>',
+      'streams of operations, each of which may wait for a page alone',
+      count(1, MAX_VCPUS),
+    ).default(4),
+    option('--content <what>', 'of its memory: random, zero, or a file').default('random'),
+    option('--common <share>', 'of its pages that every guest has that says this, from 0 to 1', share).default(0),
+    option('--seed <n>', 'two guests with the same one are the same', count(0, MAX_SEED)).default(1),
+    option('--backing <directory>', 'where its memory is a file').default(
+      existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
+    ),
+    json(),
+  ],
+  `abdm guest --socket /run/vm1.sock --memory 1G --pattern zipf --working-set 512M --ops 20000 --writes 0.1
+abdm guest --socket /run/vm1-here.sock --incoming        (then abdm merge vm1=guest:/run/vm1-here.sock ...)
+abdm guest --socket /run/vm1-here.sock --ask verify`,
+).action(run(guest));
 
 command(
   'demo',

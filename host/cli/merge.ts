@@ -36,6 +36,7 @@ export async function merge(output: Output, images: string[], flags: MergeFlags)
     ...(announcements && { announcements }),
     ...(rate !== undefined && { rateBytesPerS: rate }),
     onImages: (vms) => output.event({ type: 'images', vms } as { type: string }),
+    onRunning: (vm, atMs) => output.event({ type: 'running', vm, atMs } as { type: string }, `${vm} runs here`),
   });
   onSignal(
     (signal) => destination.cancel(`cancelled by ${signal}`),
@@ -60,12 +61,17 @@ export async function merge(output: Output, images: string[], flags: MergeFlags)
   let ending: Summary | null = null;
   try {
     ending = await destination.done;
+    output.stopLive();
+    if (ending.outcome === 'paused-recoverable') output.notice(howToGoOn(ending, specs));
     output.summary(ending);
-    return exitCodeOf(ending, destination.handedOver);
+    return exitCodeOf(ending, destination.hasLost);
   } finally {
     control.close(ending);
   }
 }
+
+/** Images beside which it is noted how to go on. */
+const KEEPING: ReadonlySet<string> = new Set(['file', 'guest']);
 
 /** What no single option can check. @throws {AbdmError} USAGE. */
 function checkFlags({ listen, parked, vmKey }: MergeFlags): void {
@@ -78,8 +84,17 @@ function target(spec: ImageSpec): ImageTarget {
   return {
     name: spec.name,
     open: sinkOpener(spec),
-    ...(spec.scheme === 'file' && { statePath: `${spec.place}.abdm` }),
+    ...(KEEPING.has(spec.scheme) && { statePath: `${spec.place}.abdm` }),
   };
+}
+
+function howToGoOn({ vms }: Summary, specs: readonly ImageSpec[]): string {
+  const guests = specs.filter(({ name, scheme }) => {
+    return scheme === 'guest' && vms.some((vm) => vm.name === name && vm.outcome === 'paused-recoverable');
+  });
+  const again = 'start the same command again: it goes on from here';
+  if (guests.length === 0) return again;
+  return `${again}. Leave ${guests.map(({ name, place }) => `the guest of ${name} at ${place}`).join(', ')} as it is`;
 }
 
 function tooLate(names: readonly string[]): string {

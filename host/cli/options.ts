@@ -32,8 +32,29 @@ export const count = (least: number, most: number) => (text: string) => {
   throw new InvalidArgumentError(`write a whole number from ${least} to ${most}.`);
 };
 
+/** A number in [0, 1]. */
+export const share = (text: string) => {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError('write a number from 0 to 1, such as 0.2.');
+};
+
 /** A rate, or null for `off`. */
 export const rateOrOff = (text: string) => (text === 'off' ? null : parseSize(text));
+
+/** `a=2,b=1`: weights by name. */
+export const weights = (most: number) => (text: string) => {
+  const given = new Map<string, number>();
+  for (const item of text.split(',')) {
+    const [, name, weight] = /^([^=]+)=(\d+(?:\.\d+)?)$/.exec(item) ?? [];
+    if (name === undefined || !(Number(weight) > 0 && Number(weight) <= most)) {
+      throw new InvalidArgumentError(`write NAME=WEIGHT,..., each weight above 0, and ${most} at most.`);
+    }
+    if (given.has(name)) throw new InvalidArgumentError(`${name} stands there twice.`);
+    given.set(name, Number(weight));
+  }
+  return given;
+};
 
 export const json = (what = 'the last being the summary') =>
   option('--json', `print one JSON object a line on stdout, ${what}`);

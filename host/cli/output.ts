@@ -2,7 +2,7 @@
 // on stderr while a terminal is there to show it, and a few lines when it is over.
 
 import { AbdmError } from '../../bindings/errors.js';
-import type { Summary } from '../summary.js';
+import type { Notice, Summary } from '../summary.js';
 import { type Meter, progressLine } from './progress.js';
 import { summaryLines } from './summary.js';
 
@@ -34,6 +34,12 @@ export class Output {
   /** Something that the operator should know, and that ends nothing. */
   notice(text: string): void {
     this.event({ type: 'notice', text } as { type: string }, `abdm: ${text}`);
+  }
+
+  /** Likewise, of one VM. */
+  vmNotice(notice: Notice): void {
+    this.event({ type: 'notice', ...notice } as { type: string }, `abdm: ${notice.message}`);
+    this.#warned.add(notice.message);
   }
 
   /** What ended the command before there was anything to sum up. */

@@ -1,6 +1,6 @@
 // How far a role has come and how fast: for its live line, for its progress events, and for abdm status.
 
-import type { Status } from '../summary.js';
+import type { Status, VmStatus } from '../summary.js';
 import { formatBytes, formatMs } from './sizes.js';
 
 /** Bytes a second, and what is left at that rate. */
@@ -35,7 +35,8 @@ export class Meter {
     while (this.#seen.length > 2 && now - this.#seen[0]!.at > WINDOW_MS) this.#seen.shift();
     const first = this.#seen[0]!;
     const elapsedMs = now - first.at;
-    const perMs = elapsedMs > 0 ? (doneBytes - first.done) / elapsedMs : 0;
+    // A guest writes to what was done already.
+    const perMs = elapsedMs > 0 ? Math.max(0, doneBytes - first.done) / elapsedMs : 0;
     const mergedPerMs = elapsedMs > 0 ? (merged - first.merged) / elapsedMs : 0;
     return {
       ...status,
@@ -55,7 +56,14 @@ export function progressLine(name: string, progress: Progress): string {
   if (bytesPerS > 0) parts.push(`${formatBytes(bytesPerS)}/s`);
   if (phase === 'dividing' && etaMs !== null) parts.push(`exit in ${formatMs(etaMs)}`);
   if (mergeEtaMs !== null) parts.push(`merged in ${formatMs(mergeEtaMs)}`);
-  return parts.join(', ');
+  return [parts.join(', '), ...(progress.vms ?? []).flatMap(guestText)].join('; ');
+}
+
+/** `vm1: pre-copy, round 3, 812 pages to send`; nothing of what just stands still. */
+export function guestText({ name, mode, state, round, dirtyPages }: VmStatus): string[] {
+  const where = state === 'left' ? 'runs there' : state === 'running' ? `round ${round}` : 'stopped';
+  if (state === 'running' && round === 0) return [];
+  return [`${name}: ${mode === null ? '' : `${mode}, `}${where}, ${dirtyPages} pages to send`];
 }
 
 /** `  10.0.0.1:7000: 812 frames, 210.0 MB`, a line a node. */

@@ -61,3 +61,18 @@ export function parseDuration(text: string): number {
   if (ms < 1000 || ms > MAX_DAYS * 86_400_000) throw new InvalidArgumentError(`write a time from 1s to ${MAX_DAYS}d.`);
   return ms;
 }
+
+/** The longest time that makes sense where a guest stands still. */
+const MAX_SHORT_MS = 600_000;
+
+/**
+ * `300ms`, `2s`, `0.5s`, in milliseconds.
+ * @throws {InvalidArgumentError} for the command line.
+ */
+export function parseShortTime(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s)$/i.exec(text.trim());
+  if (!match) throw new InvalidArgumentError('write a time such as 300ms or 2s.');
+  const ms = Number(match[1]) * (match[2]!.toLowerCase() === 's' ? 1000 : 1);
+  if (ms < 1 || ms > MAX_SHORT_MS) throw new InvalidArgumentError(`write a time from 1ms to ${MAX_SHORT_MS / 1000}s.`);
+  return ms;
+}

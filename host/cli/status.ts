@@ -7,7 +7,7 @@ import { controlDirectory } from '../control/directory.js';
 import type { IntermediateStatus } from '../intermediate/intermediate.js';
 import { EXIT } from './exit.js';
 import type { Output } from './output.js';
-import { nodeLines, type Progress, progressLine } from './progress.js';
+import { guestText, nodeLines, type Progress, progressLine } from './progress.js';
 import { formatBytes } from './sizes.js';
 
 const WATCH_MS = 1_000;
@@ -47,9 +47,10 @@ function roleLines({ role, pid, names, status }: RunningRole): string[] {
 }
 
 function migrationLines(title: string, progress: Progress): string[] {
-  const { rateBytesPerS, nodes, warnings = [], reason } = progress;
-  const lines = [progressLine(title, progress)];
+  const { rateBytesPerS, nodes, vms = [], warnings = [], reason } = progress;
+  const lines = [progressLine(title, { ...progress, vms: [] })];
   if (rateBytesPerS) lines[0] += `, at most ${formatBytes(rateBytesPerS)}/s`;
+  lines.push(...vms.flatMap(guestText).map((text) => `  ${text}`));
   lines.push(...nodeLines(nodes), ...warnings.map((warning) => `  ${warning}`));
   if (reason) lines.push(`  is ending: ${reason.message} (${reason.code})`);
   return lines;

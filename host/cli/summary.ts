@@ -1,6 +1,6 @@
 // A summary, as people read it.
 
-import type { Summary } from '../summary.js';
+import type { Summary, VmSummary } from '../summary.js';
 import { nodeLines } from './progress.js';
 import { formatBytes, formatMs } from './sizes.js';
 
@@ -25,12 +25,26 @@ export function summaryLines(summary: Summary): string[] {
       `${vm.compressedPages} compressed`,
       `${vm.normalPages} normal`,
     ];
-    lines.push(`  ${vm.name}: ${formatBytes(vm.imageBytes)} in ${vm.pages} pages: ${kinds.join(', ')}`);
+    lines.push(`  ${vm.name}: ${formatBytes(vm.imageBytes)} in ${vm.pages} pages: ${kinds.join(', ')}${guestText(vm)}`);
+    // Where all is over for one reason, it is said once.
+    if (vm.reason && vms.length > 1) lines.push(`    ${vm.outcome}: ${vm.reason.message} (${vm.reason.code})`);
   }
   lines.push(...nodeLines(nodes));
   for (const { vm, ranges } of lost) lines.push(`  ${vm}: lost pages ${rangeText(ranges)}`);
   if (reason) lines.push(`  ${reason.message} (${reason.code})`);
   return lines;
+}
+
+/** `; post-copy, down for 84 ms, exit after 1.20 s, 12 faults (p99 5.1 ms)`; nothing of what just stood still. */
+function guestText({ mode, exitTimeMs, downtimeMs, postcopyRequests, faults }: VmSummary): string {
+  const parts: string[] = [];
+  if (mode !== null && mode !== 'stop') parts.push(mode);
+  if (downtimeMs !== null) parts.push(`down for ${Math.round(downtimeMs)} ms`);
+  if (parts.length > 0 && exitTimeMs !== null) parts.push(`exit after ${formatMs(exitTimeMs)}`);
+  if (postcopyRequests > 0) {
+    parts.push(`${postcopyRequests} faults${faults ? ` (p99 ${faults.p99Ms.toFixed(1)} ms)` : ''}`);
+  }
+  return parts.length > 0 ? `; ${parts.join(', ')}` : '';
 }
 
 /** `7, 64-127, 512-575 and 3 more ranges`. */

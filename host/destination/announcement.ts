@@ -6,13 +6,16 @@ import { AbdmError } from '../../bindings/errors.js';
 import { decodeNodeRef, isNodeId } from '../mam/bodies.js';
 import { readVms, type VmShape } from '../mam/catalog.js';
 import type { NodeRef } from '../mam/keeper.js';
+import type { Mode } from '../summary.js';
 import { decodeJson, type JsonObject, need } from '../wire/json.js';
 import { MAX_REPLICAS, MessageType, maxBodyBytes } from '../wire/messages.js';
+import { MODES } from './state.js';
 
 /** A VM that a source will send: its name and its size. */
 export type AnnouncedVm = VmShape;
 
 export interface Announced {
+  mode: Mode;
   direct: boolean;
   key: Uint8Array;
   vms: AnnouncedVm[];
@@ -31,7 +34,7 @@ const WHAT = 'IMAGES';
 /** @throws {AbdmError} PROTOCOL that names the field. */
 export function readAnnouncement(body: Uint8Array): Announced {
   const from = decodeJson(body, WHAT, maxBodyBytes(MessageType.IMAGES));
-  need.oneOf(from, 'mode', WHAT, ['stop']);
+  const mode = need.oneOf(from, 'mode', WHAT, MODES);
   const key = Buffer.from(need.string(from, 'key', WHAT, KEY_BYTES * 2), 'hex');
   if (key.length !== KEY_BYTES) throw bad('`key` is not the hex of 32 bytes');
   const vms = readVms(from, WHAT);
@@ -44,7 +47,7 @@ export function readAnnouncement(body: Uint8Array): Announced {
   if (typeof elapsedMs !== 'number' || !(elapsedMs >= 0 && elapsedMs < 1e12)) throw bad('`elapsedMs` is not a time');
   const sealed = need.boolean(from, 'sealed', WHAT);
   const replicas = need.integer(from, 'replicas', WHAT, 1, MAX_REPLICAS);
-  return { direct, key: new Uint8Array(key), vms, sealed, replicas, token, nodes, elapsedMs };
+  return { mode, direct, key: new Uint8Array(key), vms, sealed, replicas, token, nodes, elapsedMs };
 }
 
 /** The body of NODES: more of them. @throws {AbdmError} PROTOCOL that names the field. */

@@ -5,20 +5,27 @@
 //   HELLO { role: source, migration }     ->
 //                                         <-   WELCOME
 //   IMAGES { key, vms, nodes, ... }       ->
-//                                         <-   READY           its images are open
+//                                         <-   READY { vms }   its images are open, and this is how its guests stand
 //   NODES { nodes }                       ->                   more of them, before records name them
 //   RECORDS (frame 1 is at node 2, ...)   ->
 //                                         <-   MERGED { mergedBytes }    now and then
+//   DISCARD, STATE                        ->                   of a guest that stands still at the source
+//                                         <-   LOADED { vm, guest }      it has its execution state
+//   RUN { vm }                            ->                   it is ours
+//                                         <-   RUNNING { vm }
+//                                         <-   FAULT { vm, pfns }        pages that it waits for
 //   DIVIDED { frames }                    ->
 //                                         <-   DIVIDED          it knows where everything lies: the source may go
-// or, from either, ERROR, and the migration is over.
+// or, from either, VM_OVER { vm }, and that VM is over; or ERROR, and the migration is.
 
 import { randomBytes } from 'node:crypto';
+import { MAX_VMS } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { NodeRef } from '../mam/keeper.js';
+import type { Report } from '../ownership/giving.js';
 import { type Address, formatAddress } from '../wire/address.js';
 import type { Channel, ChannelHandler } from '../wire/channel.js';
-import { decodeJson, encodeJson, need } from '../wire/json.js';
+import { decodeJson, encodeJson, type JsonObject, need, printable } from '../wire/json.js';
 import { type Listener, listen } from '../wire/listen.js';
 import { type MessageHeader, MessageType, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
 import { isSecured, type Security } from '../wire/security.js';
@@ -28,20 +35,32 @@ import { type FrameLane, PlainLane } from './frames.js';
 
 /** What the source says, as it comes; what these throw ends the migration, and the source is told. */
 export interface SourceEvents {
-  /** What is coming; resolves when it may come. Said again by a source that came back. */
-  onImages(migration: string, announced: Announced): Promise<void>;
+  /** What is coming; resolves when it may come, to how each VM's guest stands, null for one that is none. Said again by a source that came back. */
+  onImages(migration: string, announced: Announced): Promise<readonly (Report | null)[]>;
+  /** READY was said: what the source must know besides can be told. */
+  onReady(): void;
   /** More nodes, behind those that were named on this connection before. */
   onNodes(nodes: readonly NodeRef[]): void;
   onRecords(body: Uint8Array): void;
+  onDiscard(body: Uint8Array): void;
+  /** A part of a guest's execution state. Null if it is not the last; else resolves when the guest has it, or to null if it will not. */
+  onState(body: Uint8Array): Promise<{ vm: number; guest: string } | null> | null;
+  /** The guest is ours. Resolves when it runs. */
+  onRun(vm: number): Promise<void>;
+  /** The source sends nothing more of this VM. */
+  onVmOver(vm: number, error: AbdmError): void;
   /** That was all. */
   onDivided(frames: number): void;
-  /** A connection for frames of this migration; null: there are none to be sent. */
-  onFrames(): FrameLane | null;
+  /** A connection for frames of this migration, `isUrgent` for those that a guest waits for; null: there are none to be sent. */
+  onFrames(isUrgent: boolean): FrameLane | null;
   /** The source is not connected any more: an orderly end says nothing of whether it meant to. */
   onLost(error: AbdmError): void;
   /** It cannot go on. */
   onError(error: AbdmError): void;
 }
+
+/** Pages that one FAULT names. */
+const FAULT_PAGES = 1_024;
 
 export class SourceControl {
   /** Which destination this is: a source that lost it knows by this whether what it had merged is still there. */
@@ -93,6 +112,11 @@ export class SourceControl {
     return this.#channel !== null;
   }
 
+  /** A source is there, and was told READY. */
+  get isReady(): boolean {
+    return this.#channel !== null && this.#said === 'ready';
+  }
+
   /** Bytes received from sources on control channels. */
   get bytesIn(): number {
     return this.#pastBytesIn + (this.#channel?.bytesIn ?? 0);
@@ -103,10 +127,31 @@ export class SourceControl {
     if (this.#said === 'ready') this.#channel?.send(MessageType.MERGED, 0, encodeJson({ mergedBytes }));
   }
 
+  /** Asks for pages that a guest waits for; false: nobody is there to be asked. */
+  fault(vm: number, pfns: readonly number[]): boolean {
+    if (!this.isReady) return false;
+    for (let at = 0; at < pfns.length; at += FAULT_PAGES) {
+      this.#channel!.send(MessageType.FAULT, 0, encodeJson({ vm, pfns: pfns.slice(at, at + FAULT_PAGES) }));
+    }
+    return true;
+  }
+
+  /** Says that this VM has never run here, and never will. */
+  vmOver(vm: number, { code, message }: AbdmError): void {
+    if (this.isReady)
+      this.#channel!.send(MessageType.VM_OVER, 0, encodeJson({ vm, code, message: printable(message) }));
+  }
+
   /** Ends the conversation: with null because all is well, else the source is told why; resolves when it has heard. */
   async end(error: AbdmError | null): Promise<void> {
     if (!error) return this.#channel?.end();
     this.#channel?.fail(error);
+    await this.#gone;
+  }
+
+  /** The source is left as it is: to it the connection ends, and it may come back to whoever listens here next. */
+  async leave(): Promise<void> {
+    this.#channel?.end();
     await this.#gone;
   }
 
@@ -129,9 +174,10 @@ export class SourceControl {
           throw new AbdmError('PROTOCOL', 'HELLO: `migration` is not 32 hex digits');
         }
         let ticket: Ticket | undefined;
-        if (need.oneOf(hello, 'role', 'HELLO', ['source', 'frames']) === 'source') this.#letIn(migration, channel);
+        const role = need.oneOf(hello, 'role', 'HELLO', ['source', 'frames', 'urgent']);
+        if (role === 'source') this.#letIn(migration, channel);
         else {
-          const lane = migration === this.#migration ? this.#events.onFrames() : null;
+          const lane = migration === this.#migration ? this.#events.onFrames(role === 'urgent') : null;
           if (!lane) throw new AbdmError('PROTOCOL', 'frames of this migration are not expected here');
           if (this.#secured) ticket = this.#listener.tickets.issue(new PlainLane(lane, channel));
           else channel.handler = lane;
@@ -186,20 +232,46 @@ export class SourceControl {
       throw new AbdmError('PROTOCOL', `the source sent ${messageName(type)}, which is not its turn`);
     } else if (type === MessageType.NODES) this.#events.onNodes(readMoreNodes(body));
     else if (type === MessageType.RECORDS) this.#events.onRecords(body);
-    else if (type === MessageType.DIVIDED) {
+    else if (type === MessageType.DISCARD) this.#events.onDiscard(body);
+    else if (type === MessageType.STATE) {
+      const taken = this.#events.onState(body);
+      if (taken) void taken.then((loaded) => loaded && this.#answer(channel, MessageType.LOADED, loaded));
+    } else if (type === MessageType.RUN) {
+      const vm = readVm(decodeJson(body, 'RUN'), 'RUN');
+      void this.#events.onRun(vm).then(() => this.#answer(channel, MessageType.RUNNING, { vm }));
+    } else if (type === MessageType.VM_OVER) {
+      const from = decodeJson(body, 'VM_OVER');
+      const code = printable(need.string(from, 'code', 'VM_OVER', 64));
+      const text = printable(need.string(from, 'message', 'VM_OVER', 64 * 1024));
+      const error = new AbdmError('PEER_ABORTED', `the source sends no more of it: ${text} (${code})`, {
+        cause: { code },
+      });
+      this.#events.onVmOver(readVm(from, 'VM_OVER'), error);
+    } else if (type === MessageType.DIVIDED) {
       this.#events.onDivided(need.integer(decodeJson(body, 'DIVIDED'), 'frames', 'DIVIDED'));
       channel.send(MessageType.DIVIDED, 0, encodeJson({}));
     } else throw new AbdmError('PROTOCOL', `the source sent ${messageName(type)}, which is not its turn`);
   }
 
   async #prepare(announced: Announced, channel: Channel): Promise<void> {
+    let vms: readonly (Report | null)[];
     try {
-      await this.#events.onImages(this.#migration, announced);
+      vms = await this.#events.onImages(this.#migration, announced);
     } catch (error) {
       return this.#events.onError(asAbdmError(error));
     }
     if (this.#channel !== channel) return;
     this.#said = 'ready';
-    channel.send(MessageType.READY, 0, encodeJson({}));
+    channel.send(MessageType.READY, 0, encodeJson({ vms }));
+    this.#events.onReady();
   }
+
+  /** What was asked on a connection is answered there, or not at all: on a later one the source asks again. */
+  #answer(channel: Channel, type: MessageType, body: object): void {
+    if (this.#channel === channel) channel.send(type, 0, encodeJson(body));
+  }
+}
+
+function readVm(from: JsonObject, what: string): number {
+  return need.integer(from, 'vm', what, 0, MAX_VMS - 1);
 }

@@ -49,6 +49,8 @@ export interface DemandOptions {
   ask(vm: number, pfns: readonly number[]): boolean;
   /** Slots that are left to others. */
   spareSlots: number;
+  /** Nothing is fetched yet. */
+  isHeld(): boolean;
 }
 
 /** A page that somebody waits for. */
@@ -139,7 +141,7 @@ export class Demand {
 
   /** Something was merged, has become known, or has taken too long. */
   look(): void {
-    if (this.#wanted.size === 0) return;
+    if (this.#wanted.size === 0 || this.#options.isHeld()) return;
     const now = performance.now();
     const asked = new Map<number, number[]>();
     for (const [key, wanted] of this.#wanted) {

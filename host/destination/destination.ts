@@ -1,13 +1,13 @@
 // The destination: takes a migration in. It listens, lets one source in, hears what is coming, and merges it (session.ts): frames are fetched from
 // the nodes while the source is still dividing (gather.ts), or come straight from the source (frames.ts). Or nobody is listened to: what was
-// parked at the nodes is found and claimed (parked.ts).
+// parked at the nodes is found and claimed (parked.ts). A VM that is a guest runs here as soon as it may (guests.ts).
 //
 // It is done when it is known how many frames there were, all of them are merged, every page of every image is in place, and
 // the images are visible under their names. Then the nodes are told to forget the frames.
 //
-// Who has the VM decides what becomes of a migration that breaks:
+// Who has a VM decides what becomes of it when the migration breaks (verdict.ts, settle.ts):
 //
-//   the source has it        until it said DIVIDED, or the nodes say that it has left all with them
+//   the source has it        until it said DIVIDED, or RUN of a guest, or the nodes say that it has left all with them
 //     it gives up, or we do                 aborted: partial images removed, the source told, the nodes told to forget
 //     its connection breaks                 it has ten seconds to come back, and the nodes are asked: it left -> the VM is ours; it is still with
 //                                           them -> it is waited for; otherwise aborted
@@ -17,54 +17,41 @@
 //     nodes do not answer, an image cannot  paused-recoverable: nothing is dropped, PATH.abdm and PATH.partial stay, and the same command goes on
 //     be written, we are told to end        from there
 //     we are killed                         the same command goes on
-//   In a direct migration nobody else ever has the frames: whoever is lost, it is aborted.
+//     its guest runs, and the source goes   it has ten seconds to come back; what only it had is lost then, and the guest stays where it is
+//   In a direct migration nobody else ever has the frames: whoever is lost, it is aborted, but for guests that run.
+// One VM of several may fail alone: its source is told, and the others go on.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { LeftOver } from '../image/filesink.js';
-import type { FoundMigration } from '../mam/bodies.js';
-import { claim, claimError } from '../mam/claim.js';
+import { readState } from '../mam/catalog-reader.js';
 import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { NodeRef } from '../mam/keeper.js';
-import { lookUp, together } from '../mam/lookup.js';
-import { claimant, takeParked } from '../mam/parked.js';
+import { takeParked } from '../mam/parked.js';
 import type { Status, Summary } from '../summary.js';
-import type { Address } from '../wire/address.js';
 import { RateLimit } from '../wire/rate.js';
 import { OPEN, type Security } from '../wire/security.js';
-import type { Announced, AnnouncedVm } from './announcement.js';
+import type { Announced } from './announcement.js';
+import { Claims } from './claims.js';
 import { SourceControl, type SourceEvents } from './control.js';
+import { Custody } from './custody.js';
 import { type Ending, summaryOf } from './ending.js';
-import type { ImageTarget } from './images.js';
+import { checkKinds, Guests } from './guests.js';
+import { Notes } from './notes.js';
+import type { DestinationOptions } from './options.js';
+import { failedBefore, hasRun, openNotes, recognise, resumed } from './resume.js';
+import { seekSource } from './seek.js';
 import { Session } from './session.js';
-import { leaveState, readState, removeState, type State, writeState } from './state.js';
+import { settle } from './settle.js';
+import type { State } from './state.js';
+import type { Verdict } from './verdict.js';
 
-/** What a destination is started with: either `listen` or `parked`. */
-export interface DestinationOptions {
-  /** HOST:PORT, port 0 for any free one. */
-  listen?: Address | string;
-  /** Instead of listening for a source: VMs that were parked, and the secret that they were parked with. */
-  parked?: { vmKey: Uint8Array; intermediates: readonly string[] | 'announced' };
-  /** Where announcements are heard: HOST:PORT. */
-  announcements?: readonly string[];
-  images: readonly ImageTarget[];
-  /** Bytes of frames a second, at most. */
-  rateBytesPerS?: number;
-  security?: Security;
-  /** How long a source that lost its connection may take to come back. Default 10,000. */
-  returnMs?: number;
-  /** How long nodes are waited for that do not answer and have what is missing. Default 30,000. */
-  answerMs?: number;
-  /** Called when it is known what comes. */
-  onImages?(images: readonly AnnouncedVm[]): void;
-}
+export type { DestinationOptions } from './options.js';
 
 const RETURN_MS = 10_000;
 const ANSWER_MS = 30_000;
 /** How often the source is told how far the merge is. */
 const REPORT_MS = 250;
-/** How often the nodes are asked what has become of the source. */
-const LOOK_MS = 500;
 /** A claim is renewed so often: well within the 30 s after which somebody else may have it. */
 const RENEW_MS = 10_000;
 
@@ -75,23 +62,24 @@ export class Destination {
   readonly #options: DestinationOptions;
   readonly #security: Security;
   readonly #limit: RateLimit;
-  readonly #statePaths: readonly string[];
+  readonly #notes: Notes;
   #control: SourceControl | null = null;
   #index: NodeIndex | null = null;
   #phase: Status['phase'] = 'waiting';
-  /** What is known of the migration; it lies in PATH.abdm too. */
-  #state: State | null = null;
   #replicas: number | null = null;
   #direct = false;
   /** What becomes of images that an earlier destination has left. */
   #left: LeftOver = 'refuse';
-  #session: Session | null = null;
   #opening: Promise<void> | null = null;
+  #session: Session | null = null;
+  #guests: Guests | null = null;
+  #claims: Claims | null = null;
   #startedAt = performance.now();
-  #totalMs: number | null = null;
+  /** By VM: from the beginning until its last page was in place. */
+  readonly #totalMs: (number | null)[] = [];
+  readonly #custody: Custody;
+  #verdicts: readonly Verdict[] | null = null;
   #seeking = false;
-  /** Somebody else has claimed the VM that was ours. */
-  #isElsewhere = false;
   readonly #timers: NodeJS.Timeout[] = [];
   /** Aborted when it is over, with why. */
   readonly #over = new AbortController();
@@ -101,7 +89,13 @@ export class Destination {
     this.#options = options;
     this.#security = options.security ?? OPEN;
     this.#limit = new RateLimit(options.rateBytesPerS);
-    this.#statePaths = options.images.flatMap(({ statePath }) => (statePath === undefined ? [] : [statePath]));
+    this.#notes = new Notes(options.images.flatMap(({ statePath }) => (statePath === undefined ? [] : [statePath])));
+    this.#custody = new Custody({
+      notes: this.#notes,
+      control: () => this.#control,
+      isOver: () => this.#over.signal.aborted,
+      onFailed: (error) => this.#fail(error),
+    });
     const ended = new Promise<Ending>((resolve) => {
       this.#end = (ending) => {
         this.#over.abort('error' in ending ? ending.error : undefined);
@@ -126,23 +120,30 @@ export class Destination {
     return this.#control?.address ?? null;
   }
 
-  /** The source has left: the VM's state is here and at the nodes, and nowhere else. */
+  /** The state of some VM is here, or here and at the nodes, and nowhere else. */
   get handedOver(): boolean {
-    return this.#state !== null && this.#state.frames !== null && !this.#isElsewhere;
+    if (this.#verdicts) return this.#verdicts.some(({ isOurs }) => isOurs);
+    return this.#custody.haveOurs;
+  }
+
+  /** It is over, and some VM of which that was true did not come through. */
+  get hasLost(): boolean {
+    return this.#verdicts?.some(({ outcome, isOurs }) => outcome === 'aborted' && isOurs) ?? false;
   }
 
   /** How far it has come. */
   status(): Status {
-    const mergedBytes = this.#session?.mergedBytes ?? 0;
+    const session = this.#session;
+    const mergedBytes = session?.mergedBytes ?? 0;
     return {
       phase: this.#phase,
       doneBytes: mergedBytes,
-      totalBytes: this.#state?.vms.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0,
-      wireBytes: this.#session?.frameBytes ?? 0,
+      totalBytes: this.#notes.state?.vms.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0,
+      wireBytes: session?.frameBytes ?? 0,
       mergedBytes,
       rateBytesPerS: this.#limit.bytesPerS,
-      nodes: this.#session?.shares ?? [],
-      warnings: this.#session?.warnings ?? [],
+      nodes: session?.shares ?? [],
+      warnings: [...(session?.warnings ?? []), ...this.#custody.texts],
     };
   }
 
@@ -151,7 +152,7 @@ export class Destination {
     this.#limit.set(bytesPerS);
   }
 
-  /** Ends it: as aborted while the source has the VM, otherwise as paused-recoverable. */
+  /** Ends it: as aborted while the source has the VMs, otherwise as paused-recoverable. */
   cancel(reason = 'cancelled'): void {
     this.#fail(new AbdmError('CANCELLED', reason));
   }
@@ -161,13 +162,13 @@ export class Destination {
     if ((listen === undefined) === (parked === undefined)) {
       throw new AbdmError('USAGE', 'a destination either listens for a source, or takes what was parked');
     }
-    const left = readState(this.#statePaths);
+    const left = this.#notes.read();
     if (left && left.parked !== (parked !== undefined)) {
       const how = left.parked ? 'a parked VM' : 'a VM whose source comes here';
-      throw new AbdmError('USAGE', `${this.#statePaths[0]} is of ${how}: start this as before`);
+      throw new AbdmError('USAGE', `${this.#notes.path} is of ${how}: start this as before`);
     }
-    // What came straight from a source, with no node beside it, is of no use without it; while the source had the VM.
-    const isStale = left !== null && left.nodes.length === 0 && left.frames === null;
+    // What came straight from a source, with no node beside it, is of no use without it; while the source had the VMs.
+    const isStale = left !== null && left.nodes.length === 0 && left.frames === null && !hasRun(left);
     if (left) this.#left = left.direct && !isStale ? 'keep' : 'replace';
     const security = this.#security;
     if (parked?.intermediates === 'announced') {
@@ -190,17 +191,18 @@ export class Destination {
   /** Goes on with what an earlier destination has left. */
   async #goOn(left: State): Promise<void> {
     this.#startedAt = performance.now() - (Date.now() - left.beganAtMs);
-    if (left.nodes.length === 0) {
-      this.#state = left;
+    if (left.nodes.length === 0 && !hasRun(left)) {
+      this.#notes.begin(left);
       const text = 'an earlier abdm merge was ended before it could say that all of it is here, and nobody else has it';
       throw new AbdmError('FRAME_LOST', `${text}; what it had is in PATH.partial beside the image`);
     }
     await this.#open(left);
     if (left.frames !== null) this.#handOver(left.frames);
     else this.#seekSource();
+    if (left.nodes.length === 0) return;
     this.#session!.followsIndex = true;
-    if (left.voters.length === 0) await this.#lookUp();
-    await this.#claim();
+    if (left.voters.length === 0) await this.#claims!.lookUp();
+    await this.#claims!.claim(this.#notes.hasRun);
   }
 
   async #takeParked(): Promise<void> {
@@ -215,113 +217,190 @@ export class Destination {
     const taken = await takeParked({ names, vmKey, security: this.#security, addresses, signal });
     const { found, key, manifest, token, nodes } = taken;
     this.#replicas = manifest.replicas;
-    const { migration, frames } = found;
+    const { migration, frames, over } = found;
     const { vms, sealed } = manifest;
     const voters = [...found.voters];
-    const began = { frames: null, beganAtMs: Date.now(), parked: true, direct: false };
-    await this.#open({ migration, key, token, nodes, voters, vms, sealed, ...began });
+    const began = { mode: null, frames: null, beganAtMs: Date.now(), parked: true, direct: false };
+    await this.#open({ migration, key, token, nodes, voters, vms, notes: openNotes(vms), sealed, ...began });
     this.#session!.followsIndex = true;
+    this.#leaveOut(over);
     this.#handOver(frames);
   }
 
   #events(): SourceEvents {
     const session = () => this.#session!;
+    // Who has a VM is settled when it is over: nothing that comes then changes it.
+    const isOver = () => this.#over.signal.aborted;
     return {
       onImages: (migration, announced) => this.#onImages(migration, announced),
+      onReady: () => this.#custody.onReady(),
       onNodes: (nodes) => {
         session().name(nodes, false);
-        this.#note({ nodes: unite(this.#state!.nodes, nodes) });
+        this.#notes.change({ nodes: unite(this.#notes.state!.nodes, nodes) });
       },
       onRecords: (body) => session().onRecords(body),
-      onDivided: (frames) => this.#handOver(frames),
-      onFrames: () => {
+      onDiscard: (body) => session().onDiscard(body),
+      onState: (body) => (isOver() ? null : this.#guests!.take(body)),
+      onRun: (vm) => (isOver() ? new Promise(() => {}) : this.#guests!.run(vm)),
+      onVmOver: (vm, error) => {
+        if (vm >= this.#notes.state!.vms.length) throw new AbdmError('PROTOCOL', `VM_OVER: there is no VM ${vm}`);
+        this.#custody.fail(vm, { what: 'source', error });
+      },
+      onDivided: (frames) => this.#onDivided(frames),
+      onFrames: (isUrgent) => {
         if (!this.#session) return null;
-        if (!this.#state!.direct) this.#note({ direct: true });
-        return this.#session.lane();
+        if (!this.#notes.state!.direct) this.#notes.change({ direct: true });
+        return this.#session.lane(isUrgent);
       },
       onLost: (error) => this.#onSourceLost(error),
       onError: (error) => this.#fail(error),
     };
   }
 
-  async #onImages(migration: string, announced: Announced): Promise<void> {
-    const { key, vms, token, nodes, sealed, direct, replicas, elapsedMs } = announced;
+  async #onImages(migration: string, announced: Announced) {
+    const { mode, key, vms, token, nodes, sealed, direct, replicas, elapsedMs } = announced;
     this.#replicas = replicas;
     this.#direct = direct;
-    if (this.#state) {
+    const before = this.#notes.state;
+    if (before) {
       // The source has come back: what it says must be what it said before.
       await this.#opening;
-      const said = JSON.stringify([[...key], vms, sealed]);
-      if (said !== JSON.stringify([[...this.#state.key], this.#state.vms, this.#state.sealed])) {
+      if (JSON.stringify([[...key], vms, sealed]) !== JSON.stringify([[...before.key], before.vms, before.sealed])) {
         throw new AbdmError('PROTOCOL', 'IMAGES: the source has come back with other images');
       }
-      this.#note({ nodes: unite(this.#state.nodes, nodes) });
+      this.#notes.change({ nodes: unite(this.#notes.state!.nodes, nodes) });
     } else {
       this.#startedAt = performance.now() - elapsedMs;
-      const began = { frames: null, beganAtMs: Math.round(Date.now() - elapsedMs), parked: false, direct };
-      await this.#open({ migration, key, vms, token, nodes, voters: [], sealed, ...began });
+      const began = { mode, frames: null, beganAtMs: Math.round(Date.now() - elapsedMs), parked: false, direct };
+      await this.#open({
+        migration,
+        key,
+        vms,
+        notes: openNotes(vms),
+        token,
+        nodes,
+        voters: [],
+        sealed,
+        ...began,
+      });
     }
     const session = this.#session!;
     session.name(nodes, true);
-    session.hasSource = !this.handedOver;
+    session.hasSource = this.#notes.state!.frames === null;
     session.followsIndex = false;
+    return this.#guests!.reports;
   }
 
   /** Opens the images, and notes what is needed to go on. */
   #open(state: State): Promise<void> {
-    this.#state = state;
+    this.#notes.begin(state);
     this.#opening = this.#openNow(state);
     return this.#opening;
   }
 
   async #openNow(state: State): Promise<void> {
-    const { images, onImages, answerMs = ANSWER_MS } = this.#options;
+    const { images, onImages, onRunning, answerMs = ANSWER_MS } = this.#options;
     this.#phase = 'preparing';
     onImages?.(state.vms);
     const session = await Session.open({
       ...state,
-      targets: images,
+      targets: images.map((target) => resumed(target, state, this.#left)),
       left: this.#left,
       limit: this.#limit,
       security: this.#security,
       others: () => this.#announced(),
       stuckMs: answerMs,
+      ask: (vm, pfns) => this.#control?.fault(vm, pfns) ?? false,
+      onWhole: (vm) => this.#onWhole(vm),
+      onVmFailed: (vm, error) => this.#custody.fail(vm, { what: 'image', error }),
       onEnd: this.#end,
     });
-    if (this.#over.signal.aborted) {
+    try {
+      this.#over.signal.throwIfAborted();
+      checkKinds(state.vms, session);
+      this.#notes.change({ notes: recognise(state, session) });
+    } catch (error) {
       await session.giveUp();
       await session.close(false);
-      throw this.#over.signal.reason;
+      throw error;
     }
+    const claims = new Claims(this.#notes, session.holders, this.#security);
     this.#session = session;
+    this.#claims = claims;
+    this.#guests = new Guests({
+      session,
+      notes: this.#notes,
+      permit: () => this.#isPermitted(),
+      readState: (vm) => readState(state.key, session.upHolders, vm),
+      answerMs,
+      onRunning: (vm) => onRunning?.(state.vms[vm]!.name, performance.timeOrigin + performance.now()),
+      onFailed: (vm, error) => this.#custody.fail(vm, { what: this.#guests!.of(vm)!.isGone ? 'gone' : 'image', error }),
+    });
+    this.#custody.opened(session, this.#guests);
     session.join(state.nodes);
-    this.#note({});
     this.#phase = 'gathering';
     this.#every(REPORT_MS, () => this.#control?.report(session.mergedBytes));
-    if (state.parked) this.#every(RENEW_MS, () => void this.#claim().catch((error) => this.#fail(asAbdmError(error))));
+    if (state.parked) {
+      const renew = () => claims.claim(this.#notes.hasRun).catch((error) => this.#fail(asAbdmError(error)));
+      this.#every(RENEW_MS, () => void renew());
+    }
+    for (const [vm, failure] of failedBefore(this.#notes.state!, session)) this.#custody.fail(vm, failure);
   }
 
-  /** All of it is at the nodes, or here: from now on the VM is ours. */
+  #onDivided(frames: number): void {
+    const { vms, nodes } = this.#notes.state!;
+    const early = vms.find((_, vm) => this.#guests!.of(vm)?.isOurs === false && !this.#custody.failures.has(vm));
+    if (nodes.length === 0 && early) {
+      throw new AbdmError('PROTOCOL', `DIVIDED: the source leaves, and has not said that ${early.name} may run`);
+    }
+    this.#handOver(frames);
+  }
+
+  /** The nodes say that these did not leave: what they have of them is not whole. */
+  #leaveOut(names: readonly string[]): void {
+    for (const [vm, { name }] of this.#notes.state!.vms.entries()) {
+      const error = new AbdmError(
+        'PEER_ABORTED',
+        `${name} did not leave its source with the others: it is still there`,
+      );
+      if (names.includes(name)) this.#failVm(vm, { what: 'source', error });
+    }
+  }
+
+  /** All of it is at the nodes, or here: from now on the VMs are ours. */
   #handOver(frames: number): void {
-    if (!this.handedOver) this.#note({ frames });
+    if (this.#notes.state!.frames === null) this.#notes.change({ frames });
     this.#session!.hasSource = false;
+    this.#guests!.takeOver((vm) => !this.#custody.failures.has(vm));
     this.#session!.divided(frames);
   }
 
+  /** Nobody but the source knows of a VM until it says RUN, or the nodes that they have everything; what was parked is for whoever asks first. */
+  async #isPermitted(): Promise<boolean> {
+    if (!this.#notes.state!.parked || (await this.#claims!.claim(true))) return true;
+    this.#end({ how: 'stuck', error: unsure() });
+    return false;
+  }
+
+  #onWhole(vm: number): void {
+    this.#totalMs[vm] ??= performance.now() - this.#startedAt;
+    this.#guests!.of(vm)?.whole();
+  }
+
   #onSourceLost(error: AbdmError): void {
-    if (this.handedOver || this.#over.signal.aborted) return;
+    if (this.#notes.state?.frames != null || this.#over.signal.aborted) return;
     if (this.#session) this.#session.hasSource = false;
     // It said why itself; or nobody else has what it has sent.
-    if (error.code !== 'PEER_GONE' || (this.#session && this.#direct)) this.#fail(error);
+    const isFinal = error.code === 'PEER_ABORTED' || (error.code !== 'PEER_GONE' && !this.handedOver);
+    if (isFinal || (this.#session && this.#direct && !this.handedOver)) this.#onSourceGone(error);
     else this.#seekSource(error);
   }
 
-  /** The source is not there. It may come back; or it has left all with the nodes; or it is gone, and the VM was never ours. */
-  #seekSource(why?: AbdmError): void {
+  /** The source is not there. It may come back; or it has left all with the nodes; or it is gone. */
+  #seekSource(why = new AbdmError('PEER_GONE', 'the source has not come back')): void {
     if (this.#seeking) return;
     this.#seeking = true;
-    const seeking = this.#seek(why ?? new AbdmError('PEER_GONE', 'the source has not come back'));
-    seeking
+    this.#seek(why)
       .catch((error) => this.#fail(asAbdmError(error)))
       .finally(() => {
         this.#seeking = false;
@@ -330,61 +409,36 @@ export class Destination {
 
   async #seek(why: AbdmError): Promise<void> {
     const { returnMs = RETURN_MS, answerMs = ANSWER_MS } = this.#options;
-    const lostAt = performance.now();
-    for (; !this.#control!.connected && !this.handedOver && !this.#over.signal.aborted; await sleep(LOOK_MS)) {
-      const awayMs = performance.now() - lostAt;
-      const session = this.#session;
-      if (!session) {
-        if (awayMs >= returnMs) return this.#fail(why);
-        continue;
-      }
-      session.followsIndex = true;
-      const { known, silent } = await this.#lookUp();
-      if (this.#control!.connected) return;
-      if (known?.complete) return this.#handOver(known.frames);
-      if (awayMs < returnMs || known?.sourceConnected) continue;
-      if (silent.length === 0) return this.#fail(why);
-      if (awayMs < returnMs + answerMs) continue;
-      const text = `${why.message}, and nodes that might know do not answer: ${silent.join(', ')}`;
-      return this.#end({ how: 'stuck', error: new AbdmError('PEER_UNREACHABLE', text) });
+    const found = await seekSource({
+      isOver: () => this.#control!.connected || this.#notes.state?.frames != null || this.#over.signal.aborted,
+      lookUp: () => {
+        if (!this.#session) return null;
+        this.#session.followsIndex = true;
+        return this.#claims!.lookUp();
+      },
+      returnMs,
+      answerMs,
+    });
+    if (found.how === 'left') {
+      this.#leaveOut(found.over);
+      this.#handOver(found.frames);
+    } else if (found.how === 'gone') this.#onSourceGone(why);
+    else if (found.how === 'unknown') {
+      const text = `${why.message}, and nodes that might know do not answer: ${found.silent.join(', ')}`;
+      this.#end({ how: 'stuck', error: new AbdmError('PEER_UNREACHABLE', text) });
     }
   }
 
-  /**
-   * Claims the VMs by our token, or renews that; says whether they are ours for sure.
-   * @throws {AbdmError} CLAIMED if somebody else has them.
-   */
-  async #claim(): Promise<boolean> {
-    const { voters, token, vms } = this.#state!;
-    const verdict = await claim(
-      voters.map((voter) => this.#session!.holders.of(voter)),
-      token,
-      claimant(),
-    );
-    if (verdict.other && !verdict.granted) throw claimError(vms.map(({ name }) => name).join(', '), verdict);
-    // When no voter is left, nobody else can be granted it either.
-    return verdict.granted || verdict.voters === 0;
-  }
-
-  /** What the nodes know of this migration, and which of them did not answer. */
-  async #lookUp(): Promise<{ known: FoundMigration | null; silent: string[] }> {
-    const { migration, vms, voters } = this.#state!;
-    const addresses = [...this.#session!.holders].map(({ address }) => address);
-    const { found, silent } = await lookUp(addresses, vms[0]!.name, this.#security);
-    const known = together(found, migration);
-    if (known && voters.length === 0) this.#note({ voters: [...known.voters] });
-    return { known, silent };
+  /** The source is gone, and was not done: what it did not give away it has, or had; for the rest there is what it sent. */
+  #onSourceGone(why: AbdmError): void {
+    if (this.#custody.failOthers(why)) this.#session!.forsaken();
+    else this.#fail(why);
   }
 
   /** Nodes that announce themselves. */
   #announced(): NodeRef[] {
     const nodes = this.#index?.nodes() ?? [];
     return nodes.flatMap(({ id, address, suspect }) => (id === null || suspect ? [] : [{ id, address }]));
-  }
-
-  #note(change: Partial<State>): void {
-    this.#state = { ...this.#state!, ...change };
-    writeState(this.#statePaths, this.#state);
   }
 
   #every(ms: number, run: () => void): void {
@@ -398,15 +452,25 @@ export class Destination {
   async #finish(ending: Ending): Promise<Summary> {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#opening?.catch(() => {});
-    const ended = ending.how === 'whole' ? await this.#commit() : ending;
-    const outcome = await this.#settle(ended);
-    const summary = summaryOf(ended, outcome, {
+    const ended = ending.how === 'whole' ? await this.#becomeWhole() : ending;
+    await this.#guests?.close();
+    const { state } = this.#notes;
+    this.#verdicts = await settle(ended, {
+      notes: this.#notes,
       session: this.#session,
-      vms: this.#state?.vms ?? [],
-      direct: this.#direct,
-      parked: this.#state?.parked ?? this.#options.parked !== undefined,
-      replicas: this.#replicas,
+      claims: this.#claims,
+      control: this.#control,
+      custody: this.#custody,
+    });
+    const summary = summaryOf(ended, {
+      session: this.#session,
+      vms: state?.vms ?? [],
+      verdicts: this.#verdicts,
       totalMs: this.#totalMs,
+      mode: state?.mode ?? null,
+      direct: this.#direct,
+      parked: state?.parked ?? this.#options.parked !== undefined,
+      replicas: this.#replicas,
       controlBytes: this.#control?.bytesIn ?? 0,
     });
     await this.#control?.close();
@@ -415,64 +479,27 @@ export class Destination {
     return summary;
   }
 
-  async #commit(): Promise<Ending> {
+  /** Every page is in place. They are ours for sure, and guests that waited for that run. */
+  async #becomeWhole(): Promise<Ending> {
     this.#phase = 'committing';
     try {
-      if (this.#state!.parked && !(await this.#claim())) {
-        const text =
-          'the nodes that decide who gets the VM do not answer: it cannot be made sure that nobody else has it';
-        return { how: 'stuck', error: new AbdmError('PEER_UNREACHABLE', text) };
+      if (this.#notes.state!.parked && !(await this.#claims!.claim(this.#notes.hasRun))) {
+        return { how: 'stuck', error: unsure() };
       }
-      await this.#session!.commit();
-      this.#totalMs = performance.now() - this.#startedAt;
+      await this.#guests!.allRun((vm) => !this.#custody.failures.has(vm));
       return { how: 'whole' };
     } catch (cause) {
       return { how: 'failed', error: asAbdmError(cause) };
     }
-  }
-
-  /** Leaves everything as it must be, and says how the migration ended. */
-  async #settle(ending: Ending): Promise<Summary['outcome']> {
-    const session = this.#session;
-    const error = ending.how === 'whole' ? null : ending.error;
-    const paused = ending.how === 'stuck' || (ending.how === 'failed' && this.#isRecoverable(ending.error));
-    if (paused) {
-      await session?.leave();
-      leaveState(this.#statePaths);
-      if (session && this.#state!.parked) await this.#release(session);
-      await session?.close(false);
-      return 'paused-recoverable';
-    }
-    // The source first: it would have frames refused otherwise, and take that for the reason.
-    await this.#control?.end(error);
-    this.#isElsewhere = error?.code === 'CLAIMED';
-    const isOurs = !this.#isElsewhere;
-    // Nobody else has what was merged.
-    if (this.handedOver && error && (session?.mergedBytes ?? 0) > 0) await session!.leave();
-    else if (error) await session?.discard();
-    if (ending.how === 'failed' && this.handedOver) leaveState(this.#statePaths);
-    else if (session) removeState(this.#statePaths);
-    await session?.close(isOurs);
-    return error ? 'aborted' : 'completed';
-  }
-
-  /** The nodes have what is needed to go on, and the source has the VM no more, or may not. */
-  #isRecoverable({ code }: AbdmError): boolean {
-    if (!this.#state || this.#state.nodes.length === 0 || code === 'CLAIMED') return false;
-    if (this.handedOver) return true;
-    // While it is away nobody knows, unless it said so itself, or the nodes did.
-    return !this.#control?.connected && code !== 'PEER_ABORTED' && code !== 'PEER_GONE';
-  }
-
-  /** Whoever is started next need not wait until the claim is stale. */
-  async #release(session: Session): Promise<void> {
-    const { token } = this.#state!;
-    const releases = [...session.holders].map((holder) => holder.release(token, claimant()));
-    await Promise.race([Promise.allSettled(releases), sleep(1_000, undefined, { ref: false })]);
   }
 }
 
 /** Nodes of both lists, none twice. */
 function unite(first: readonly NodeRef[], second: readonly NodeRef[]): NodeRef[] {
   return [...first, ...second.filter(({ id }) => !first.some((node) => node.id === id))];
+}
+
+function unsure(): AbdmError {
+  const text = 'the nodes that decide who gets the VM do not answer: it cannot be made sure that nobody else has it';
+  return new AbdmError('PEER_UNREACHABLE', text);
 }

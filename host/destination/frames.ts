@@ -14,6 +14,8 @@ import type { RateLimit } from '../wire/rate.js';
 /** There is always room: frames are merged as they come. */
 const FREE_BYTES = encodeU64s(Number.MAX_SAFE_INTEGER);
 
+/** How often it is looked whether something is merged by now. */
+const HELD_MS = 20;
 /** So many frames may wait for their STORED; then no more are read before some of them have it. */
 const MAX_HELD = 256;
 
@@ -30,6 +32,8 @@ export interface LaneOptions {
   isUrgent: boolean;
   /** Slots that are left to others. */
   spareSlots: number;
+  /** Nothing is merged yet. */
+  isHeld(): boolean;
 }
 
 export class FrameLane implements ChannelHandler {
@@ -87,7 +91,8 @@ export class FrameLane implements ChannelHandler {
   }
 
   get #waitMs(): number {
-    const { merger, limit, isUrgent, spareSlots } = this.#options;
+    const { merger, limit, isUrgent, spareSlots, isHeld } = this.#options;
+    if (isHeld()) return HELD_MS;
     if (merger.freeSlots <= spareSlots) return 1;
     if (isUrgent) return 0;
     return this.#held < MAX_HELD ? limit.waitMs : 1;

@@ -109,25 +109,15 @@ export class Images implements PageSink {
     }
   }
 
-  /** Makes all of them visible that have not failed. @throws {AbdmError} IMAGE. */
-  async commit(): Promise<void> {
-    for (const [vm, sink] of this.#sinks.entries()) if (!this.#failed.has(vm)) await sink.commit();
-  }
-
-  /** Lets go of them as they are, where that is possible. */
-  async leave(): Promise<void> {
-    for (const sink of this.#sinks) await (sink.leave?.() ?? sink.discard());
-  }
-
   /** Lets go of them when nothing was merged yet: what an earlier destination has left, and nobody else has, stays. */
-  giveUp(): Promise<void> {
-    return this.#left === 'keep' ? this.leave() : this.discard();
+  async giveUp(): Promise<void> {
+    for (const sink of this.#sinks) await (this.#left === 'keep' ? leave(sink) : sink.discard());
   }
+}
 
-  /** Removes what is there so far. */
-  async discard(): Promise<void> {
-    for (const sink of this.#sinks) await sink.discard();
-  }
+/** Lets go of an image as it is, where that is possible. */
+export async function leave(sink: ImageSink): Promise<void> {
+  await (sink.leave?.() ?? sink.discard());
 }
 
 /** The first page from `page` on whose bit is set, or -1. */

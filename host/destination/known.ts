@@ -35,6 +35,8 @@ export class KnownFrames {
   readonly orphans = new Map<Frame, AbdmError>();
   /** Frames that are on their way to somebody who will keep them, or to us. */
   coming = 0;
+  /** Frames of which nobody has said what is in them. */
+  untold = 0;
   readonly #options: KnownOptions;
   readonly #frames = new Map<number, Frame>();
   /** Lists of holders, by their ids. */
@@ -92,11 +94,11 @@ export class KnownFrames {
     const { merger, hasFailed } = this.#options;
     const frame = this.#frame(frameId);
     frame.bytes = frameBytes;
+    this.#told(frame, vm);
     if (state === 'void') {
       this.#void(frame);
       return frame;
     }
-    frame.vm = vm;
     frame.first = pfns[0]!;
     const live = merger.expect(frameId, vm, pfns, pages, this.onSuperseded);
     frame.live = hasFailed(vm) ? 0 : live;
@@ -114,12 +116,13 @@ export class KnownFrames {
   arrived(id: number, bytes: number, vm: number): Frame {
     const frame = this.#frame(id);
     frame.bytes = bytes;
-    frame.vm = vm;
+    this.#told(frame, vm);
     return frame;
   }
 
-  /** A frame was merged. */
-  merged(frame: Frame): void {
+  /** A frame was merged, of `vm`. */
+  merged(frame: Frame, vm: number): void {
+    this.#told(frame, vm);
     this.#came(frame);
     this.orphans.delete(frame);
     this.#options.gatherer.withdraw(frame, 'merged');
@@ -180,8 +183,14 @@ export class KnownFrames {
       frame = newFrame(id);
       this.#frames.set(id, frame);
       this.coming++;
+      this.untold++;
     }
     return frame;
+  }
+
+  #told(frame: Frame, vm: number): void {
+    if (frame.vm < 0) this.untold--;
+    frame.vm = vm;
   }
 
   /** It is not on its way any more. */

@@ -47,6 +47,8 @@ export interface SearchOptions {
   hasFreeSlot(): boolean;
   /** Merges what the images have of a frame. */
   restore(frame: Frame, meta: Uint8Array): void;
+  /** The nodes' index was read. */
+  onRead(): void;
   /** What is not in place will never be; `why` is what happened to it. */
   onLost(why: string): void;
   onEnd(ending: Ending): void;
@@ -81,7 +83,7 @@ export class Search {
 
   /** Reads what the nodes keep of records. @throws {AbdmError} */
   async readIndex(): Promise<void> {
-    const { holders, known, catalog, restores, gatherer } = this.#options;
+    const { holders, known, catalog, restores, onRead } = this.#options;
     await catalog.poll(up(holders), (record, nodes, meta) => {
       const frame = known.record(
         record,
@@ -91,7 +93,7 @@ export class Search {
       this.#restorable.push({ frame, meta: meta.slice() });
       this.#restore();
     });
-    if (!this.#over) gatherer.pump();
+    if (!this.#over) onRead();
   }
 
   /** Now and then. */

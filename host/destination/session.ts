@@ -9,6 +9,9 @@
 //
 // Of two frames with the same page the later has it. A VM whose guest runs here (`start`) has its last version in place or still to come: what is
 // in place there is never written again. One VM of a gang may fail alone.
+//
+// A guest may have been run by a destination before us. What that knew of which frame has the last version of a page is gone with it: until it is known again
+// nothing is merged at all, for what is merged into such a guest stays.
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
@@ -93,6 +96,9 @@ export class Session {
   #lanes = 0;
   /** VMs whose guest runs here. */
   readonly #started = new Set<number>();
+  /** Of these, those of which it is not known in which frames their last versions come. */
+  readonly #unsure = new Set<number>();
+  readonly #whenTold: (() => void)[] = [];
   /** VMs whose pages are all in place. */
   readonly #whole = new Set<number>();
   /** By VM: a page that was not in place when it was last looked at. */
@@ -123,7 +129,10 @@ export class Session {
       onFrame: (frame, slot, bytes) => this.#onFrame(frame, slot, bytes),
       isWanted: (frame) => this.#known.isWanted(frame),
       onOrphan: (frame, why) => this.#known.orphan(frame, why),
-      spareSlots: () => urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0),
+      spareSlots: () => {
+        if (this.#isHeld) return Number.POSITIVE_INFINITY;
+        return urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0);
+      },
       onError: (error) => this.#end({ how: 'failed', error }),
     });
     this.#gatherer = gatherer;
@@ -144,6 +153,7 @@ export class Session {
       vms,
       ask: (vm, pfns) => options.ask?.(vm, pfns) ?? false,
       spareSlots: Math.min(urgentSlots, URGENT_LANE_SLOTS),
+      isHeld: () => this.#isHeld,
     });
     this.#search = new Search({
       holders: this.holders,
@@ -155,9 +165,10 @@ export class Session {
       others: options.others,
       total: () => this.#total,
       isFinal: () => this.#isFinal,
-      isWanting: () => this.#isFinal && gatherer.idle && !this.#search.restoring && !this.#isWhole(),
-      hasFreeSlot: () => merger.freeSlots > 0,
+      isWanting: () => this.#isFinal && (gatherer.idle || this.#isHeld) && !this.#search.restoring && !this.#isWhole(),
+      hasFreeSlot: () => merger.freeSlots > 0 && !this.#isHeld,
       restore: (frame, meta) => this.#restore(frame, meta),
+      onRead: () => this.#guard(() => this.#advance()),
       onLost: (why) => this.#lose(why),
       onEnd: (ending) => this.#end(ending),
     });
@@ -169,6 +180,7 @@ export class Session {
       const guest = images.guest(vm);
       if (!guest?.hasRun) continue;
       merger.adopt(vm, guest.present);
+      this.#unsure.add(vm);
       merger.freeze(vm);
       this.#started.add(vm);
       this.#window.isBounded = true;
@@ -218,7 +230,7 @@ export class Session {
     return [...this.holders].filter(({ state }) => state === 'up');
   }
 
-  /** What a VM becomes. */
+  /** What a VM becomes: whoever owns the VMs brings it to an end. */
   sink(vm: number): ImageSink {
     return this.#images.sink(vm);
   }
@@ -266,7 +278,7 @@ export class Session {
     const spareSlots = isUrgent || !this.#images.haveGuests ? 0 : URGENT_SLOTS;
     this.#lanes++;
     return new FrameLane(
-      { merger, limit: this.#options.limit, isUrgent, spareSlots },
+      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => this.#isHeld },
       {
         onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
         onClose: () => {
@@ -286,7 +298,25 @@ export class Session {
   /** The source is gone for good, and has not said how many frames there are: there will be no others than those that are known, or that a node has. */
   forsaken(): void {
     this.#forsaken = true;
-    this.#advance();
+    // Of what there is, nobody knows any more whether it is the last version.
+    if (this.#isHeld) this.#lose('the source is gone, and with it which versions of them are the last');
+    else this.#advance();
+  }
+
+  /** Of a VM whose guest has run before us: the source, or the nodes, have said all that has to be known of its pages. */
+  sure(vm: number): void {
+    if (this.#unsure.delete(vm)) this.#advance();
+  }
+
+  /**
+   * Resolves when it is known what is in every frame that there is, or all is over; only then a guest may run that the source has not said RUN of: what it has
+   * then is the last version of each page, or will be.
+   */
+  allTold(): Promise<void> {
+    if (this.#over || this.#isTold) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#whenTold.push(resolve);
+    });
   }
 
   /**
@@ -314,24 +344,9 @@ export class Session {
     this.#afterFailure(vm, error);
   }
 
-  /** Makes the images visible under their names. @throws {AbdmError} IMAGE. */
-  commit(): Promise<void> {
-    return this.#images.commit();
-  }
-
   /** Lets go of images into which nothing was merged. */
   giveUp(): Promise<void> {
     return this.#images.giveUp();
-  }
-
-  /** Removes what of the images is there so far. */
-  discard(): Promise<void> {
-    return this.#images.discard();
-  }
-
-  /** Leaves what of the images is there so far. */
-  leave(): Promise<void> {
-    return this.#images.leave();
   }
 
   /** Nothing more is merged, nobody asked any more; `drop`: and the nodes are told to forget the migration. */
@@ -389,9 +404,9 @@ export class Session {
   }
 
   /** Resolves when every page that it has brought is in place, if the source must be asked for some; null: it need not. */
-  #onMerged(frame: Frame, { waitsFor }: MergedFrame): Promise<void> | null {
+  #onMerged(frame: Frame, { vm, waitsFor }: MergedFrame): Promise<void> | null {
     frame.waitsFor = waitsFor;
-    this.#known.merged(frame);
+    this.#known.merged(frame, vm);
     this.#known.sweep();
     for (const id of waitsFor) this.#known.need(id);
     this.#sayFailed();
@@ -418,6 +433,7 @@ export class Session {
   }
 
   #afterFailure(vm: number, error: AbdmError): void {
+    this.#unsure.delete(vm);
     this.#known.failVm(vm);
     this.#demand.failVm(vm);
     this.#options.onVmFailed?.(vm, error);
@@ -428,6 +444,10 @@ export class Session {
   /** Something is known or in place that was not. */
   #advance(): void {
     if (this.#over) return;
+    if (this.#isTold) {
+      this.#unsure.clear();
+      for (const resolve of this.#whenTold.splice(0)) resolve();
+    }
     for (const vm of this.#options.vms.keys()) this.#checkVm(vm);
     this.#window.isBounded = [...this.#started].some((vm) => !this.#isDone(vm));
     this.#gatherer.pump();
@@ -439,6 +459,7 @@ export class Session {
   #checkVm(vm: number): void {
     if (this.#isDone(vm) || !(this.#started.has(vm) || this.#allKnown) || !this.#isComplete(vm)) return;
     this.#whole.add(vm);
+    this.#unsure.delete(vm);
     this.#options.onWhole?.(vm);
   }
 
@@ -456,8 +477,8 @@ export class Session {
   #check(): void {
     if (this.#isWhole()) return this.#end({ how: 'whole' });
     const { orphans, coming } = this.#known;
-    const isTold = this.#total !== null && this.#allKnown;
-    if (isTold && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
+    const isComplete = this.#total !== null && this.#allKnown;
+    if (isComplete && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
       this.#lose('all frames were merged, and they were in none');
     }
   }
@@ -481,6 +502,16 @@ export class Session {
     return this.#total === null ? this.#forsaken : this.#known.size >= this.#total;
   }
 
+  /** It is known what is in every frame that there is. */
+  get #isTold(): boolean {
+    return this.#total !== null && this.#allKnown && this.#known.untold === 0;
+  }
+
+  /** Nothing is merged yet. */
+  get #isHeld(): boolean {
+    return this.#unsure.size > 0;
+  }
+
   /** What is not in place will never be. */
   #lose(why: string): void {
     const lost = lostPages(this.merger, this.#options.vms, (vm) => !this.#isDone(vm));
@@ -498,6 +529,7 @@ export class Session {
 
   #stop(): void {
     this.#over = true;
+    for (const resolve of this.#whenTold.splice(0)) resolve();
     this.#gatherer.stop();
     this.#demand.stop();
     this.#search.stop();

@@ -7,10 +7,28 @@ import { KEY_BYTES, MAX_NODES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { errnoOf, imageError, reasonOf } from '../image/image.js';
 import { statOf } from '../image/proc.js';
-import { decodeNodeRef, MAX_VOTERS } from '../mam/bodies.js';
+import { decodeNodeRef, isNodeId, MAX_VOTERS } from '../mam/bodies.js';
 import { readVms, type VmShape } from '../mam/catalog.js';
 import type { NodeRef } from '../mam/keeper.js';
+import type { Mode } from '../summary.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
+
+export const MODES: readonly Mode[] = ['auto', 'stop', 'pre-copy', 'post-copy', 'hybrid'];
+
+/**
+ *   open      it is coming
+ *   running   its guest was told to run, or is about to be: it is ours, and never the source's again
+ *   refused   it never runs here: the source has it, or was told that it may
+ *   done      its image has its name, while others of its gang have not
+ */
+export type Fate = 'open' | 'running' | 'refused' | 'done';
+
+/** What is needed to go on with one VM. */
+export interface VmNote {
+  /** The guest that takes it in; null if it is none. */
+  guest: string | null;
+  fate: Fate;
+}
 
 /** What is needed to go on. */
 export interface State {
@@ -23,6 +41,10 @@ export interface State {
   /** Those of them that decide who gets the VMs, as far as they are known. */
   voters: NodeRef[];
   vms: VmShape[];
+  /** By VM. */
+  notes: VmNote[];
+  /** As it was announced; null if nobody said: it was parked. */
+  mode: Mode | null;
   /** Frames lie in sealed blocks. */
   sealed: boolean;
   /** Frames came straight from the source: they are nowhere else than in PATH.partial. */
@@ -109,13 +131,18 @@ function readOne(path: string): State | null {
     }
     const key = Buffer.from(need.string(from, 'key', path, 2 * KEY_BYTES), 'hex');
     if (key.length !== KEY_BYTES) throw new AbdmError('PROTOCOL', `${path}: \`key\` is not the hex of 32 bytes`);
+    const vms = readVms(from, path);
+    const notes = need.list(from, 'notes', path, vms.length, (item) => readNote(item, path));
+    if (notes.length !== vms.length) throw new AbdmError('PROTOCOL', `${path}: \`notes\` are not of all VMs`);
     return {
       migration: need.string(from, 'migration', path, 32),
       key: new Uint8Array(key),
       token: need.string(from, 'token', path, 32),
       nodes: need.list(from, 'nodes', path, MAX_NODES, (item) => decodeNodeRef(item, path)),
       voters: need.list(from, 'voters', path, MAX_VOTERS, (item) => decodeNodeRef(item, path)),
-      vms: readVms(from, path),
+      vms,
+      notes,
+      mode: from.mode === null ? null : need.oneOf(from, 'mode', path, MODES),
       sealed: need.boolean(from, 'sealed', path),
       direct: need.boolean(from, 'direct', path),
       frames: from.frames === null ? null : need.integer(from, 'frames', path),
@@ -127,6 +154,13 @@ function readOne(path: string): State | null {
     const hint = 'it says what an earlier abdm merge was doing; remove it if that does not matter any more';
     throw imageError(error.message, hint, error);
   }
+}
+
+function readNote(item: unknown, path: string): VmNote {
+  const from = need.isObject(item, path, 'notes');
+  const guest = from.guest === null ? null : need.string(from, 'guest', path, 32);
+  if (guest !== null && !isNodeId(guest)) throw new AbdmError('PROTOCOL', `${path}: \`guest\` is not 32 hex digits`);
+  return { guest, fate: need.oneOf(from, 'fate', path, ['open', 'running', 'refused', 'done']) };
 }
 
 /** When a process began, in the system's own words; '' where that cannot be told, or if it has ended. */

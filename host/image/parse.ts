@@ -2,15 +2,17 @@
 import { AbdmError } from '../../bindings/errors.js';
 import { FileSource } from './file.js';
 import { FileSink, type LeftOver } from './filesink.js';
+import { openGuest } from './guest.js';
+import { openWaitingGuest } from './guestsink.js';
 import type { ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
 
 /** NAME=SCHEME:PLACE in its parts. */
 export interface ImageSpec {
   readonly name: string;
-  /** `file`, `process`. */
+  /** `file`, `process`, `guest`. */
   readonly scheme: string;
-  /** What stands behind the colon: a path, a pid. */
+  /** What stands behind the colon: a path, a pid, a socket. */
   readonly place: string;
 }
 
@@ -20,7 +22,7 @@ interface Scheme {
   /** Says what is wrong with a place, if anything is. */
   check?(place: string): string | undefined;
   openSource?(place: string): ImageSource | Promise<ImageSource>;
-  openSink?(place: string, bytes: number, left?: LeftOver): ImageSink;
+  openSink?(place: string, bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 const SCHEMES: Readonly<Record<string, Scheme>> = {
@@ -33,6 +35,11 @@ const SCHEMES: Readonly<Record<string, Scheme>> = {
     form: 'process:PID',
     check: (pid) => (/^[1-9]\d{0,9}$/.test(pid) ? undefined : `"${pid}" is not the number of a process`),
     openSource: (pid) => openProcess(Number(pid)),
+  },
+  guest: {
+    form: 'guest:SOCKET',
+    openSource: openGuest,
+    openSink: openWaitingGuest,
   },
 };
 
@@ -58,7 +65,7 @@ export function parseImage(text: string): ImageSpec {
   return { name: name!, scheme, place };
 }
 
-/** Opens what `spec` names for reading; a process is stopped by this. @throws AbdmError IMAGE, USAGE. */
+/** Opens what `spec` names for reading; a process is stopped by this, and a guest runs on. @throws AbdmError IMAGE, USAGE. */
 export async function openSource(spec: ImageSpec): Promise<ImageSource> {
   const open = SCHEMES[spec.scheme]?.openSource;
   if (!open) throw cannot(spec, 'be read from', 'openSource');
@@ -69,7 +76,7 @@ export async function openSource(spec: ImageSpec): Promise<ImageSource> {
  * How to begin an image where `spec` says, once it is known how many bytes it has; that throws IMAGE.
  * @throws AbdmError USAGE if it is of a kind that cannot be written to.
  */
-export function sinkOpener(spec: ImageSpec): (bytes: number, left?: LeftOver) => ImageSink {
+export function sinkOpener(spec: ImageSpec): (bytes: number, left?: LeftOver) => ImageSink | Promise<ImageSink> {
   const open = SCHEMES[spec.scheme]?.openSink;
   if (!open) throw cannot(spec, 'be written to', 'openSink');
   return (bytes, left) => open(spec.place, bytes, left);

@@ -3,15 +3,26 @@
 //   nobody has it  --- CLAIM, or the token that the source registered --->  somebody has it
 //                  <-- CLAIM with release ----------------------------------
 //                  <-- 30 s with no connection of his, and somebody else asks
+//
+// A claim that is for good ends by none of these: what was claimed runs, and must not be run by anybody else.
 
 import type { Claimed } from '../mam/bodies.js';
 
 /** A claimant who has had no connection here for so long, and has not renewed his claim, has died. */
 const STALE_MS = 30_000;
 
+interface Holder {
+  readonly token: string;
+  by: string;
+  readonly sinceMs: number;
+  seenMs: number;
+  connections: number;
+  forGood: boolean;
+}
+
 export class Claim {
   readonly #staleMs: number;
-  #holder: { token: string; by: string; sinceMs: number; seenMs: number; connections: number } | null = null;
+  #holder: Holder | null = null;
 
   constructor(staleMs = STALE_MS) {
     this.#staleMs = staleMs;
@@ -22,23 +33,24 @@ export class Claim {
     return this.#holder?.by ?? null;
   }
 
-  /** Grants it if nobody has it, or he has it already, or who has it has died. */
-  ask(token: string, by: string): Claimed {
+  /** Grants it if nobody has it, or he has it already, or who has it has died; `forGood`: and it stays with him. */
+  ask(token: string, by: string, forGood = false): Claimed {
     const now = performance.now();
     const holder = this.#holder;
     if (holder === null || (holder.token !== token && this.#isStale(holder, now))) {
-      this.#holder = { token, by, sinceMs: now, seenMs: now, connections: 0 };
+      this.#holder = { token, by, sinceMs: now, seenMs: now, connections: 0, forGood };
     } else if (holder.token === token) {
       holder.by = by;
       holder.seenMs = now;
+      holder.forGood ||= forGood;
     }
     return this.#state(token);
   }
 
   /** Nobody has it any more, if he had it. Says whether it is not his now. */
   release(token: string): Claimed {
-    if (this.#holder?.token === token) this.#holder = null;
-    return { ...this.#state(token), granted: true };
+    if (this.#holder?.token === token && !this.#holder.forGood) this.#holder = null;
+    return { ...this.#state(token), granted: this.#holder?.token !== token };
   }
 
   /** A connection speaks for this token; to be ended by `leave`. */
@@ -52,8 +64,8 @@ export class Claim {
     this.#holder.seenMs = performance.now();
   }
 
-  #isStale({ connections, seenMs }: { connections: number; seenMs: number }, now: number): boolean {
-    return connections <= 0 && now - seenMs >= this.#staleMs;
+  #isStale({ connections, seenMs, forGood }: Holder, now: number): boolean {
+    return !forGood && connections <= 0 && now - seenMs >= this.#staleMs;
   }
 
   #state(token: string): Claimed {

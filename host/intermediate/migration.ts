@@ -165,11 +165,12 @@ export class Migration {
   /** For whoever looks for it; null while its source has not said what it is. */
   describe(): FoundMigration | null {
     if (this.registration === null) return null;
-    const { vms, parked, complete, frames, replicas, voters } = this.registration;
+    const { vms, over = [], parked, complete, frames, replicas, voters } = this.registration;
     const { by } = this.claim;
     const sourceConnected = this.#connections.source > 0;
     const { id: migration, expiresInMs } = this;
-    return { migration, vms, parked, complete, frames, replicas, voters, claimed: by, sourceConnected, expiresInMs };
+    const what = { migration, vms, over, parked, complete, frames, replicas, voters };
+    return { ...what, claimed: by, sourceConnected, expiresInMs };
   }
 
   /** @throws {AbdmError} CANCELLED if it was dropped. */

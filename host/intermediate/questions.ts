@@ -82,8 +82,8 @@ export class Questions {
   }
 
   #claim(body: Uint8Array, migration: Migration): string | null {
-    const { token, by, release } = decodeClaim(body);
-    const claimed = release ? migration.claim.release(token) : migration.claim.ask(token, by);
+    const { token, by, release, forGood } = decodeClaim(body);
+    const claimed = release ? migration.claim.release(token) : migration.claim.ask(token, by, forGood);
     if (!release && claimed.granted) this.#speakFor(token, migration);
     this.#answer(CLAIMED, encodeJson(claimed));
     return !release && claimed.granted ? by : null;

@@ -12,6 +12,8 @@ import type { NodeRef } from './keeper.js';
 export interface Registration {
   /** Names of the VMs, at most 64. */
   readonly vms: readonly string[];
+  /** Those of them that stayed where they were: what there is of them is not whole. */
+  readonly over?: readonly string[];
   readonly replicas: number;
   /** It waits for whoever claims it, rather than for a destination that the source knows. */
   readonly parked: boolean;
@@ -30,6 +32,7 @@ export interface Registration {
 export interface FoundMigration {
   readonly migration: string;
   readonly vms: readonly string[];
+  readonly over: readonly string[];
   readonly parked: boolean;
   readonly complete: boolean;
   readonly frames: number;
@@ -99,11 +102,13 @@ export function decodeFound(body: Uint8Array): FoundMigration[] {
   });
 }
 
-export function decodeClaim(body: Uint8Array): { token: string; by: string; release: boolean } {
+export function decodeClaim(body: Uint8Array): { token: string; by: string; release: boolean; forGood: boolean } {
   const json = decodeJson(body, 'CLAIM');
   const by = printable(need.string(json, 'by', 'CLAIM', MAX_CLAIMANT_CHARS));
-  const release = optional(json, 'release', () => need.boolean(json, 'release', 'CLAIM')) ?? false;
-  return { token: needHex(json, 'token', 'CLAIM'), by, release };
+  const flag = (name: string) => optional(json, name, () => need.boolean(json, name, 'CLAIM')) ?? false;
+  const [release, forGood] = [flag('release'), flag('forGood')];
+  if (release && forGood) throw bad('CLAIM: what is released is not kept for good');
+  return { token: needHex(json, 'token', 'CLAIM'), by, release, forGood };
 }
 
 export function decodeClaimed(body: Uint8Array): Claimed {
@@ -125,8 +130,10 @@ export function decodeLeased(body: Uint8Array): { expiresInMs: number } {
 }
 
 function decodeVoted(json: JsonObject, what: string) {
+  const names = (list: string) => need.list(json, list, what, MAX_VMS, (name) => need.string({ name }, 'name', what));
   return {
-    vms: need.list(json, 'vms', what, MAX_VMS, (name) => need.string({ name }, 'name', what)),
+    vms: names('vms'),
+    over: optional(json, 'over', () => names('over')) ?? [],
     replicas: need.integer(json, 'replicas', what, 1, MAX_REPLICAS),
     parked: need.boolean(json, 'parked', what),
     voters: need.list(json, 'voters', what, MAX_VOTERS, (item) => decodeNodeRef(item, what)),

@@ -10,8 +10,13 @@
 //
 //    0  u16 nodes n
 //    2  n x { u8 address bytes | node id, 16 bytes | address, UTF-8 }
-//       records (wire/records.ts); their node indexes refer to this list. A record without nodes is of a frame that went straight to the
-//       destination, and is followed by what stands before that frame's payload, by which its pages can be told again: u32 bytes | meta
+//       records (wire/records.ts), kept or void; their node indexes refer to this list. A kept one without nodes is of a frame that went straight to
+//       the destination, and is followed by what stands before that frame's payload, by which its pages can be told again: u32 bytes | meta
+//
+// The execution state of VM v, part i of n, in the block STATE_ID + v * 2^16 + i:
+//
+//    0  u32 parts n
+//    4  a piece of it
 
 import { FRAME_PAGES, MAX_FRAME_BYTES, MAX_GANG_PAGES, MAX_VMS, PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
@@ -24,13 +29,20 @@ import type { NodeRef } from './keeper.js';
 export const MANIFEST_ID = 2 ** 48;
 /** The first block of records. */
 export const RECORDS_ID = 2 ** 49;
+/** The first block of the execution state of VM 0. */
+export const STATE_ID = 2 ** 50;
+/** Where the blocks of one VM's execution state end, and those of the next one begin. */
+const STATE_IDS = 2 ** 16;
 /** Bytes of an index block's body, at most: with its seal it is no longer than a frame may be. */
 export const MAX_BODY_BYTES = MAX_FRAME_BYTES;
 /** Nodes that one block of records can name. */
 export const MAX_BLOCK_NODES = 256;
 /** The manifest is at most as long as IMAGES. */
 const MAX_MANIFEST_BYTES = 8 * 1024 * 1024;
+/** A piece of the manifest or of an execution state. */
 const PART_BYTES = 256_000;
+/** An execution state is at most so long. */
+export const MAX_STATE_BYTES = 64 * 1024 * 1024;
 const MAX_REGIONS = 65_536;
 /** What stands before a frame's payload, at most: header, page table, content ids, references, tag. */
 const MAX_META_BYTES = 40 + FRAME_PAGES * (8 + 16 + 8) + 16;
@@ -42,6 +54,8 @@ export interface VmShape {
   bytes: number;
   pages: number;
   regions: { name: string; address: number; bytes: number }[];
+  /** It is a guest: its execution state leaves too, and it runs elsewhere. */
+  guest?: true;
 }
 
 /** What left, as the nodes keep it. */
@@ -61,21 +75,59 @@ export function encodeManifest(manifest: Manifest): Uint8Array[] {
     const text = `a manifest of ${json.byteLength} bytes, ${MAX_MANIFEST_BYTES} are allowed: the images have too many regions`;
     throw new AbdmError('IMAGE', text);
   }
-  const parts = Math.ceil(json.byteLength / PART_BYTES);
-  return Array.from({ length: parts }, (_, i) => {
-    const piece = json.subarray(i * PART_BYTES, (i + 1) * PART_BYTES);
-    const body = new Uint8Array(4 + piece.byteLength);
-    new DataView(body.buffer).setUint32(0, parts, true);
-    body.set(piece, 4);
-    return body;
-  });
+  return Array.from({ length: partsOf(json) }, (_, i) => partOf(json, i));
 }
 
 /** How many parts the manifest has, of which `body` is one. @throws {AbdmError} PROTOCOL. */
 export function manifestParts(body: Uint8Array): number {
+  return readParts(body, 'manifest', MAX_MANIFEST_BYTES);
+}
+
+/** How many blocks bytes are cut into. */
+export function partsOf(bytes: Uint8Array): number {
+  return Math.ceil(bytes.byteLength / PART_BYTES);
+}
+
+/** The body of block `i` of these. */
+export function partOf(bytes: Uint8Array, i: number): Uint8Array {
+  const piece = bytes.subarray(i * PART_BYTES, (i + 1) * PART_BYTES);
+  const body = new Uint8Array(4 + piece.byteLength);
+  new DataView(body.buffer).setUint32(0, partsOf(bytes), true);
+  body.set(piece, 4);
+  return body;
+}
+
+function readParts(body: Uint8Array, what: string, maxBytes: number): number {
   const parts = body.byteLength > 4 ? new DataView(body.buffer, body.byteOffset).getUint32(0, true) : 0;
-  if (parts < 1 || parts > Math.ceil(MAX_MANIFEST_BYTES / PART_BYTES)) throw bad('manifest', `${parts} parts`);
+  if (parts < 1 || parts > Math.ceil(maxBytes / PART_BYTES)) throw bad(what, `${parts} parts`);
   return parts;
+}
+
+/** The blocks that the execution state of a VM may be in: from the first, up to before the second. */
+export function stateIds(vm: number): [number, number] {
+  const first = STATE_ID + vm * STATE_IDS;
+  return [first, first + Math.ceil(MAX_STATE_BYTES / PART_BYTES)];
+}
+
+/** How many parts an execution state has, of which `body` is one. @throws {AbdmError} PROTOCOL. */
+export function stateParts(body: Uint8Array): number {
+  return readParts(body, 'execution state', MAX_STATE_BYTES);
+}
+
+/** An execution state from the bodies of all of its blocks, in order. @throws {AbdmError} PROTOCOL. */
+export function decodeState(bodies: readonly Uint8Array[]): Uint8Array {
+  if (bodies.some((body) => stateParts(body) !== bodies.length)) {
+    throw bad('execution state', 'its parts do not belong together');
+  }
+  const bytes = bodies.reduce((sum, body) => sum + body.byteLength - 4, 0);
+  if (bytes > MAX_STATE_BYTES) throw bad('execution state', `${bytes} bytes, ${MAX_STATE_BYTES} are allowed`);
+  const state = new Uint8Array(bytes);
+  let at = 0;
+  for (const body of bodies) {
+    state.set(body.subarray(4), at);
+    at += body.byteLength - 4;
+  }
+  return state;
 }
 
 /** The manifest from the bodies of all of its blocks, in order. @throws {AbdmError} PROTOCOL that names the field. */
@@ -118,7 +170,8 @@ function readVm(item: unknown, what: string): VmShape {
       bytes: need.integer(region, 'bytes', what),
     };
   });
-  return { name: need.string(vm, 'name', what, 64), bytes, pages, regions };
+  const isGuest = Object.hasOwn(vm, 'guest') && need.boolean(vm, 'guest', what);
+  return { name: need.string(vm, 'name', what, 64), bytes, pages, regions, ...(isGuest && { guest: true }) };
 }
 
 /** What a frame's record says, for the writer. */
@@ -126,12 +179,15 @@ export interface WrittenRecord {
   frameId: number;
   frameBytes: number;
   vm: number;
-  /** Ascending, within 65,536 of the first. */
+  /** Ascending, within 65,536 of the first; `pages` of them, or all. */
   pfns: ArrayLike<number>;
-  /** Its holders, best first; none: it went straight to the destination, and `meta` is needed. */
+  pages?: number;
+  /** Its holders, best first; none: it never comes, or it went straight to the destination, and `meta` is needed. */
   nodes: readonly NodeRef[];
   /** Everything before the frame's payload, as it was divided. */
   meta?: Uint8Array;
+  /** It never comes, and its pages do in later frames. */
+  isVoid?: boolean;
 }
 
 /** Collects records for one block. */
@@ -148,15 +204,15 @@ export class RecordsWriter {
   }
 
   /** Adds a record; false, and nothing is added, if there is no room for it: take what is there first. */
-  add({ frameId, frameBytes, vm, pfns, nodes, meta }: WrittenRecord): boolean {
-    if ((nodes.length === 0) !== (meta !== undefined))
+  add({ frameId, frameBytes, vm, pfns, pages = pfns.length, nodes, meta, isVoid = false }: WrittenRecord): boolean {
+    if ((nodes.length === 0 && !isVoid) !== (meta !== undefined)) {
       throw new RangeError(`frame ${frameId}: meta goes without nodes`);
+    }
     const fresh = nodes
       .filter(({ id }) => !this.#nodes.has(id))
       .map((node) => ({ id: node.id, piece: nodePiece(node) }));
     const metaBytes = meta ? 4 + meta.byteLength : 0;
-    const most =
-      25 + nodes.length + 2 * pfns.length + metaBytes + fresh.reduce((sum, { piece }) => sum + piece.length, 0);
+    const most = 25 + nodes.length + 2 * pages + metaBytes + fresh.reduce((sum, { piece }) => sum + piece.length, 0);
     if (this.#bytes + most > MAX_BODY_BYTES || this.#nodes.size + fresh.length > MAX_BLOCK_NODES) return false;
     for (const { id, piece } of fresh) {
       this.#nodes.set(id, { index: this.#nodes.size, piece });
@@ -168,6 +224,9 @@ export class RecordsWriter {
       vm,
       nodes.map(({ id }) => this.#nodes.get(id)!.index),
       pfns,
+      pages,
+      0,
+      isVoid ? 'void' : 'kept',
     );
     this.#push(this.#one.take());
     if (meta) {
@@ -206,7 +265,8 @@ function nodePiece({ id, address }: NodeRef): Uint8Array {
 }
 
 /**
- * Reads a block of records; `onRecord` gets each, with its holders, and the meta part of a frame without any. The record is reused: take what you need.
+ * Reads a block of records; `onRecord` gets each, with its holders, and the meta part of a frame that went straight to the destination. The record is
+ * reused: take what you need.
  * @throws {AbdmError} PROTOCOL at the first thing that is cut short, impossible, or outside the images.
  */
 export function readRecords(
@@ -235,7 +295,8 @@ export function readRecords(
     const { record, end } = reader.readOne(body, at);
     at = end;
     let meta: Uint8Array | null = null;
-    if (record.nodes === 0) {
+    if (record.state === 'coming') throw bad('records', `frame ${record.frameId} is on its way, as nobody says here`);
+    if (record.nodes === 0 && record.state === 'kept') {
       const from = need(at + 4);
       const bytes = view.getUint32(at, true);
       if (bytes > MAX_META_BYTES) throw bad('records', `a meta part of ${bytes} bytes`);

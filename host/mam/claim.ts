@@ -12,8 +12,8 @@ export interface Voter {
   readonly address: string;
   /** It was refused there, or another node is there: it is surely dead. */
   readonly dead: boolean;
-  /** Rejects if it does not answer. */
-  claim(token: string, by: string): Promise<Claimed>;
+  /** Rejects if it does not answer. `forGood`: granted, it is never given to anybody else. */
+  claim(token: string, by: string, forGood?: boolean): Promise<Claimed>;
 }
 
 /** What became of a claim. */
@@ -28,10 +28,13 @@ export interface Verdict {
   other: { by: string; sinceMs: number } | null;
 }
 
-/** Asks every voter for its vote; may be repeated with the same token, which renews the claim. `by` says who claims, to people. */
-export async function claim(voters: readonly Voter[], token: string, by: string): Promise<Verdict> {
+/**
+ * Asks every voter for its vote; may be repeated with the same token, which renews the claim. `by` says who claims, to people. `forGood`: because the VM runs
+ * there, so that no absence makes the claim stale.
+ */
+export async function claim(voters: readonly Voter[], token: string, by: string, forGood = false): Promise<Verdict> {
   const verdict: Verdict = { granted: false, voters: 0, votes: 0, silent: [], other: null };
-  const answers = await Promise.allSettled(voters.map((voter) => voter.claim(token, by)));
+  const answers = await Promise.allSettled(voters.map((voter) => voter.claim(token, by, forGood)));
   for (const [i, answer] of answers.entries()) {
     const { address, dead } = voters[i]!;
     if (answer.status === 'rejected' && dead) continue;

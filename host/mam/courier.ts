@@ -5,7 +5,8 @@
 //      |   refused, silent, or gone         |  3 s, or at the end far longer than the others take:
 //      +------------------------------------+  under way along another chain too, and the first that answers counts
 //
-// A block's bytes are given back when it is delivered and no socket takes from them any more.
+// From either it may be recalled, since nobody needs it any more; or be lost, if it could go to the destination only and that is gone, refuses it, or holds
+// up the end. A block's bytes are given back when it is delivered, recalled or lost, and no socket takes from them any more.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type Mam, PATIENCE_MS } from './mam.js';
@@ -28,17 +29,36 @@ const RECENT = 64;
 /** Who has a block. */
 export type Chain = readonly Member[];
 
+/** Whether a block goes straight to the destination: never, while that has room for it, or there and nowhere else. */
+export type Straight = 'never' | 'may' | 'only';
+/** Who is served first of those that wait: what has but one way to go, and is short of room there for no other reason than what went before it. */
+const TURNS: readonly Straight[] = ['only', 'never', 'may'];
+
+/** What becomes of a block while it is on its way. */
+export interface Sending {
+  /** Default `never`. */
+  readonly straight?: Straight;
+  /** Whenever it is given to somebody: to the destination, or to a chain of nodes. It may still come to somebody else. */
+  readonly onGiven?: (straight: boolean) => void;
+  /** It could go to the destination only, and did not get there. */
+  readonly onLost?: () => void;
+}
+
 interface Parcel {
   readonly block: Block;
   readonly key: number;
-  readonly forDestination: boolean;
+  straight: Straight;
+  readonly onGiven: ((straight: boolean) => void) | undefined;
+  readonly onLost: (() => void) | undefined;
   readonly resolve: (chain: Chain) => void;
   /** Under way; also those whose answer is not waited for any more, until their sockets are done with the bytes. */
   attempts: number;
   /** When the youngest attempt began. */
   startedAt: number;
   chain: Chain;
-  delivered: boolean;
+  /** It is delivered, recalled or lost. */
+  done: boolean;
+  released: boolean;
   refusals: number;
   /** Who has failed with it: others first. */
   readonly avoid: Set<Member>;
@@ -60,7 +80,12 @@ export class Courier {
   hurry = false;
   readonly #mam: Mam;
   readonly #onError: (error: AbdmError) => void;
-  #waiting: Parcel[] = [];
+  /** Not done, by the block's id. */
+  readonly #parcels = new Map<number, Parcel>();
+  /** Of these, those that are not under way, each in the line of its kind: where the first has no room, the others do not look. */
+  readonly #waiting: Record<Straight, Parcel[]> = { only: [], never: [], may: [] };
+  /** Of those that are for nodes only, the first waits for room: small ones of others that would still find some wait too. */
+  #nodesAreBusy = false;
   readonly #underWay = new Set<Parcel>();
   /** Since when no chain was found for a block, although none is busy. */
   #stuck: NodeJS.Timeout | undefined;
@@ -73,90 +98,159 @@ export class Courier {
   constructor({ mam, onError }: CourierOptions) {
     this.#mam = mam;
     this.#onError = onError;
-    this.#looking = setInterval(() => this.#lookForLate(), LOOK_MS);
+    this.#looking = setInterval(() => this.#look(), LOOK_MS);
   }
 
-  /** Blocks that are not delivered yet. */
+  /** Blocks that are not delivered yet, and not recalled or lost. */
   get outstanding(): number {
-    return this.#waiting.filter(({ delivered }) => !delivered).length + this.#underWay.size;
+    return this.#parcels.size;
+  }
+
+  /** The destination would get a block of so many bytes at once, if it came now. */
+  prefersDestination(bytes: number): boolean {
+    return this.#waiting.only.length === 0 && this.#waiting.may.length === 0 && this.#hasRoom(bytes);
   }
 
   /**
    * Resolves when as many nodes have the block as there are to be, or the destination alone has it; then, or later, it is released.
    * @param key where it belongs: placement is by it.
-   * @param forDestination whether the destination may have it.
    */
-  send(block: Block, key: number, forDestination: boolean): Promise<Chain> {
+  send(block: Block, key: number, { straight = 'never', onGiven, onLost }: Sending = {}): Promise<Chain> {
     return new Promise((resolve) => {
-      this.#waiting.push({
+      const parcel: Parcel = {
         block,
         key,
-        forDestination,
+        straight,
+        onGiven,
+        onLost,
         resolve,
         attempts: 0,
         startedAt: 0,
         chain: [],
-        delivered: false,
+        done: false,
+        released: false,
         refusals: 0,
         avoid: new Set(),
-      });
+      };
+      this.#parcels.set(block.id, parcel);
+      this.#waiting[straight].push(parcel);
       this.pump();
     });
+  }
+
+  /** This block is to be at nodes: from now on it is not given to the destination. One that may go nowhere else is left alone. */
+  pin(id: number): void {
+    const parcel = this.#parcels.get(id);
+    if (parcel?.straight !== 'may') return;
+    this.#stopWaiting(parcel);
+    parcel.straight = 'never';
+    if (!this.#underWay.has(parcel)) this.#waiting.never.push(parcel);
+    this.pump();
+  }
+
+  /** Nobody needs this block any more: it is not sent, or not once more. It is released as soon as no socket takes from it. */
+  recall(id: number): void {
+    const parcel = this.#parcels.get(id);
+    if (!parcel) return;
+    this.#stopWaiting(parcel);
+    this.#finish(parcel);
+  }
+
+  /** There is no destination any more: recalls what could go nowhere else, and returns the ids of that. */
+  recallStraight(): number[] {
+    const only = [...this.#parcels.values()].filter(({ straight }) => straight === 'only');
+    const ids = only.map(({ block }) => block.id);
+    for (const id of ids) this.recall(id);
+    return ids;
   }
 
   /** Sends on what waits, as far as windows allow. Called by itself whenever a block is settled; call it when nodes have come or gone. */
   pump(): void {
     if (this.#stopped) return;
-    let blocked = false;
-    const waiting: Parcel[] = [];
     let stuck = false;
-    for (const parcel of this.#waiting) {
-      if (parcel.delivered) continue;
-      // Where the first has to wait, the others have to: only one that avoids somebody may fare otherwise.
-      const chain = blocked && parcel.avoid.size === 0 ? 'busy' : this.#choose(parcel);
-      if (chain === 'busy') blocked = true;
-      if (chain === 'none') stuck = true;
-      if (typeof chain === 'string') waiting.push(parcel);
-      else void this.#attempt(parcel, chain);
+    this.#nodesAreBusy = false;
+    for (const turn of TURNS) {
+      const result = this.#pumpLine(this.#waiting[turn]);
+      if (result === 'stuck') stuck = true;
+      if (result === 'busy' && turn === 'never') this.#nodesAreBusy = true;
     }
-    this.#waiting = waiting;
     if (stuck) this.#stuck ??= setTimeout(() => this.#giveUp(), PATIENCE_MS);
     else this.#unstick();
+  }
+
+  /** How it is with those that are left. */
+  #pumpLine(line: Parcel[]): 'stuck' | 'busy' | null {
+    let blocked = false;
+    let stuck = false;
+    for (let i = 0; i < line.length; ) {
+      const parcel = line[i]!;
+      // Where the first has to wait, the others have to: only one that avoids somebody may fare otherwise. Those stand before all that are new.
+      if (blocked && parcel.startedAt === 0) break;
+      const chain = blocked && !this.#avoids(parcel) ? 'busy' : this.#choose(parcel);
+      if (chain === 'busy') blocked = true;
+      if (chain === 'none') stuck = true;
+      if (chain === 'lost') this.#lose(parcel);
+      else if (typeof chain === 'string') i++;
+      else {
+        line.splice(i, 1);
+        void this.#attempt(parcel, chain);
+      }
+    }
+    return stuck ? 'stuck' : blocked ? 'busy' : null;
   }
 
   /** Nothing more is sent, and nothing resolves any more. */
   stop(): void {
     this.#stopped = true;
-    this.#waiting = [];
+    for (const turn of TURNS) this.#waiting[turn].length = 0;
     this.#unstick();
     clearInterval(this.#looking);
   }
 
-  #choose({ key, block, forDestination, avoid }: Parcel): Chain | 'busy' | 'none' {
+  /** Whom it avoids might have room. */
+  #avoids({ avoid }: Parcel): boolean {
+    for (const member of avoid) if (member.up) return true;
+    return false;
+  }
+
+  /** The destination has room for so many bytes. */
+  #hasRoom(bytes: number): boolean {
+    const { destination, replicas } = this.#mam;
+    if (!destination?.takes(bytes)) return false;
+    const { window } = destination;
+    return window.hasRoom(bytes) && !(window.isFull && replicas > 0);
+  }
+
+  #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
     const { destination, replicas } = this.#mam;
-    if (forDestination && destination && !avoid.has(destination)) {
-      const { window } = destination;
-      if (destination.takes(bytes) && window.hasRoom(bytes) && !(window.isFull && replicas > 0)) return [destination];
-      // Without nodes there is nobody else.
-      if (replicas === 0) return destination.up ? 'busy' : 'none';
-    }
+    if (straight === 'only' && (destination?.gone ?? true)) return 'lost';
+    const mayGo = straight === 'only' || (straight === 'may' && destination !== null && !avoid.has(destination));
+    if (mayGo && this.#hasRoom(bytes)) return [destination!];
+    // Without nodes there is nobody else.
+    if (mayGo && replicas === 0) return destination?.up ? 'busy' : 'none';
+    if (straight === 'only' || (straight === 'may' && this.#nodesAreBusy)) return 'busy';
     let chain = this.#mam.choose(key, bytes, avoid);
     if (chain === 'none' && avoid.size > 0) {
       avoid.clear();
       chain = this.#mam.choose(key, bytes, avoid);
     }
     // A destination that takes frames will take this one, sooner or later.
-    return chain === 'none' && forDestination && destination?.up ? 'busy' : chain;
+    return chain === 'none' && straight === 'may' && destination?.up ? 'busy' : chain;
   }
 
-  #lookForLate(): void {
+  /** Now and then: who had no room may have some again, and what is late goes along another chain too. */
+  #look(): void {
+    if (this.#parcels.size > this.#underWay.size) this.pump();
     if (this.#underWay.size === 0) return;
     const recent = this.hurry ? [...this.#recent].sort((a, b) => a - b) : [];
     const late = this.hurry ? Math.max(LATE_MS, LATE_FACTOR * (recent[recent.length >> 1] ?? 0)) : SILENT_MS;
     const now = performance.now();
     for (const parcel of this.#underWay) {
-      if (parcel.attempts === 1 && now - parcel.startedAt > Math.min(late, SILENT_MS)) this.#sendToo(parcel);
+      const ms = now - parcel.startedAt;
+      if (parcel.straight === 'only') {
+        if (this.hurry && ms > SILENT_MS) this.#lose(parcel);
+      } else if (parcel.attempts === 1 && ms > Math.min(late, SILENT_MS)) this.#sendToo(parcel);
     }
   }
 
@@ -181,6 +275,7 @@ export class Courier {
     parcel.attempts++;
     this.#underWay.add(parcel);
     for (const member of chain) member.window.sent(bytes);
+    parcel.onGiven?.(first === this.#mam.destination);
     let took: number | null = null;
     try {
       const result = await first.node.put(block.id, block.bytes, chain.length > 1 ? chain : [], {
@@ -199,9 +294,12 @@ export class Courier {
       parcel.avoid.add(first);
     }
     for (const member of chain) member.window.settled(bytes, took);
-    if (!parcel.delivered && parcel.chain === chain && !this.#stopped) {
-      this.#underWay.delete(parcel);
-      this.#waiting.unshift(parcel);
+    if (!parcel.done && parcel.chain === chain && !this.#stopped) {
+      if (parcel.straight === 'only') this.#lose(parcel);
+      else {
+        this.#underWay.delete(parcel);
+        this.#waiting[parcel.straight].unshift(parcel);
+      }
     }
     this.pump();
   }
@@ -213,10 +311,34 @@ export class Courier {
       member.stored.frames++;
       member.stored.bytes += parcel.block.bytes.byteLength;
     }
-    if (parcel.delivered) return;
-    parcel.delivered = true;
-    this.#underWay.delete(parcel);
+    if (parcel.done) return;
+    this.#finish(parcel);
     if (!this.#stopped) parcel.resolve(chain);
+  }
+
+  #stopWaiting(parcel: Parcel): void {
+    const line = this.#waiting[parcel.straight];
+    const at = line.indexOf(parcel);
+    if (at >= 0) line.splice(at, 1);
+  }
+
+  #lose(parcel: Parcel): void {
+    this.recall(parcel.block.id);
+    parcel.onLost?.();
+  }
+
+  /** Nobody waits for it any more. */
+  #finish(parcel: Parcel): void {
+    parcel.done = true;
+    this.#underWay.delete(parcel);
+    this.#parcels.delete(parcel.block.id);
+    this.#release(parcel);
+  }
+
+  #release(parcel: Parcel): void {
+    if (!parcel.done || parcel.attempts > 0 || parcel.released) return;
+    parcel.released = true;
+    parcel.block.release();
   }
 
   #onRefused(parcel: Parcel, chain: Chain, { code, message, node }: { code: string; message: string; node: string }) {
@@ -232,7 +354,7 @@ export class Courier {
     parcel.attempts--;
     // The answer may be told only after this.
     queueMicrotask(() => {
-      if (parcel.delivered && parcel.attempts === 0) parcel.block.release();
+      this.#release(parcel);
       this.pump();
     });
   }
@@ -244,7 +366,8 @@ export class Courier {
 
   #giveUp(): void {
     this.#stuck = undefined;
-    const bytes = Math.max(...this.#waiting.map(({ block }) => block.bytes.byteLength));
+    const waiting = TURNS.flatMap((turn) => this.#waiting[turn]);
+    const bytes = Math.max(...waiting.map(({ block }) => block.bytes.byteLength));
     const { replicas } = this.#mam;
     const nodes = replicas === 1 ? 'no node has' : `fewer than ${replicas} nodes have`;
     this.#fail(new AbdmError('NO_ROOM', `${nodes} room for a frame of ${bytes} bytes: ${this.#mam.describe()}`));

@@ -1,15 +1,23 @@
 // From pages to what leaves: frames, sealed where connections are private. Holds two batches of pages, one for what is divided as it comes and one for
 // what has to be divided again.
 
-import { frameMetaBytes } from '../../bindings/abi.js';
-import type { Batch, BatchPages, Compression, DividedFrame, DividerCounts } from '../../bindings/divider.js';
+import { FRAME_PAGES, frameBound, frameMetaBytes } from '../../bindings/abi.js';
+import type {
+  Batch,
+  BatchPages,
+  Compression,
+  DividedFrame,
+  DivideOptions,
+  DividerCounts,
+} from '../../bindings/divider.js';
 import { Divider } from '../../bindings/divider.js';
 import type { Kept } from './ledger.js';
 import type { Frame } from './scatter.js';
 import { Sealer } from './seal.js';
+import { framesOnTheWay } from './window.js';
 
-/** Frames' batches that may be on their way at a time: three nodes' windows. */
-const SLOTS = 48;
+/** Beside those, batches whose frames somebody waits for at the destination. */
+const URGENT_SLOTS = 8;
 /** Where frames are sealed, they leave the divider's memory at once. */
 const UNSEALED_SLOTS = 2;
 /** A batch makes no more frames than this. */
@@ -22,6 +30,10 @@ export interface FramerOptions {
   readonly sealed: boolean;
   /** Frames carry their meta parts beside them: the destination may get them. */
   readonly withMeta: boolean;
+  /** Pages of a batch, and so of a frame, at most. Default 64. */
+  readonly batchPages?: number;
+  /** There may be frames that somebody waits for: memory is kept for them. */
+  readonly live?: boolean;
   /** Called when a frame was released. */
   readonly onFree: () => void;
 }
@@ -34,8 +46,11 @@ export class Framer {
   readonly #sealer: Sealer | null;
   readonly #withMeta: boolean;
   readonly #onFree: () => void;
+  /** Batches' worth of memory that is kept for frames that somebody waits for. */
+  readonly #reserve: number;
 
-  private constructor(divider: Divider, sealer: Sealer | null, { withMeta, onFree }: FramerOptions) {
+  private constructor(divider: Divider, sealer: Sealer | null, reserve: number, { withMeta, onFree }: FramerOptions) {
+    this.#reserve = reserve;
     this.#divider = divider;
     this.#sealer = sealer;
     this.#withMeta = withMeta;
@@ -45,14 +60,28 @@ export class Framer {
   }
 
   static async create(options: FramerOptions): Promise<Framer> {
-    const { key, compress, sealed } = options;
-    const divider = await Divider.create({ key, compress, slots: sealed ? UNSEALED_SLOTS : SLOTS });
-    return new Framer(divider, sealed ? await Sealer.create(key, SLOTS) : null, options);
+    const { key, compress, sealed, batchPages = FRAME_PAGES, live = false } = options;
+    const reserve = live ? URGENT_SLOTS : 0;
+    const slots = framesOnTheWay(batchPages) + reserve;
+    const divider = await Divider.create({ key, compress, batchPages, slots: sealed ? UNSEALED_SLOTS : slots });
+    const sealer = sealed ? await Sealer.create(key, slots, frameBound(batchPages)) : null;
+    return new Framer(divider, sealer, reserve, options);
   }
 
   /** There is memory for the frames of a batch. */
   get hasRoom(): boolean {
-    return this.#divider.freeSlots > 0 && (this.#sealer === null || this.#sealer.freeSlots >= FRAMES_OF_BATCH);
+    return this.#room > this.#reserve;
+  }
+
+  /** There is memory for the frames of a batch that somebody waits for. */
+  get hasUrgentRoom(): boolean {
+    return this.#room > 0;
+  }
+
+  /** Batches whose frames there is memory for. */
+  get #room(): number {
+    if (this.#sealer === null) return this.#divider.freeSlots;
+    return this.#divider.freeSlots > 0 ? this.#sealer.freeSlots - (FRAMES_OF_BATCH - 1) : 0;
   }
 
   get batchPages(): number {
@@ -64,8 +93,18 @@ export class Framer {
   }
 
   /** Divides the pages in `batch`. */
-  divide(pages: BatchPages): Frame[] {
-    return this.#divider.divide(this.batch, pages).map((frame) => this.#finish(frame, 0));
+  divide(pages: BatchPages, options?: DivideOptions): Frame[] {
+    return this.#divider.divide(this.batch, pages, options).map((frame) => this.#finish(frame, 0));
+  }
+
+  /** Nothing that was divided until now is referred to again. */
+  forget(): void {
+    this.#divider.forget();
+  }
+
+  /** Nobody will be able to fetch this frame: `fetchableOnly` refers to nothing in it. */
+  setUnfetchable(id: number): void {
+    this.#divider.setUnfetchable(id);
   }
 
   /** Makes a frame anew of its pages in `againBatch`. */
@@ -75,7 +114,7 @@ export class Framer {
   }
 
   #finish(frame: DividedFrame, generation: number): Frame {
-    const { id, vm, base, pages, deltas } = frame;
+    const { id, vm, base, pages, deltas, references } = frame;
     const meta = this.#withMeta ? frame.bytes.slice(0, frameMetaBytes(frame.bytes)) : undefined;
     const block = this.#sealer?.seal(id, frame.bytes, generation) ?? frame;
     if (block !== frame) frame.release();
@@ -83,6 +122,6 @@ export class Framer {
       block.release();
       this.#onFree();
     };
-    return { id, vm, base, pages, deltas, meta, bytes: block.bytes, release };
+    return { id, vm, base, pages, deltas, references, meta, bytes: block.bytes, release };
   }
 }

@@ -96,9 +96,9 @@ export class Holder implements NodeRef, Voter {
   }
 
   /** Asks for its vote, as soon as it is connected. @throws {AbdmError} if it does not answer in time. */
-  async claim(token: string, by: string): Promise<Claimed> {
+  async claim(token: string, by: string, forGood = false): Promise<Claimed> {
     await this.settled();
-    return this.#require().claim(token, by, CLAIM_MS);
+    return this.#require().claim(token, by, { forGood, deadlineMs: CLAIM_MS });
   }
 
   /** Gives its vote back. */

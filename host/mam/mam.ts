@@ -9,6 +9,7 @@ import { Placement } from '../../bindings/placement.js';
 import type { NodeIndex } from './index.js';
 import type { Member } from './member.js';
 import { type Dial, Place, type PlaceEvents } from './place.js';
+import { type WindowLimits, windowLimits } from './window.js';
 
 /** How long enough nodes are waited for. */
 export const PATIENCE_MS = 10_000;
@@ -26,6 +27,8 @@ export interface MamOptions {
   readonly replicas: number;
   /** Connects to a node. */
   readonly dial: Dial;
+  /** Of all windows to begin with. Default: those for whole frames. */
+  readonly limits?: WindowLimits;
   /** A node answers that had not been there. */
   readonly onJoin: (member: Member) => void;
   /** A node is gone, and what it kept with it. */
@@ -40,7 +43,12 @@ export class Mam {
   readonly #options: MamOptions;
   readonly #placement: Placement;
   readonly #places = new Map<string, Place>();
+  readonly #limits: WindowLimits;
+  /** Of the destination's window, whoever is there. */
+  readonly #destinationLimits: WindowLimits;
   #destination: Place | null = null;
+  /** A second connection to the destination, for frames that somebody waits for there. */
+  #urgent: Place | null = null;
   /** Destinations that were removed. */
   readonly #past: Place[] = [];
   /** Who is up, in the order of the placement's indices. */
@@ -54,6 +62,8 @@ export class Mam {
     this.#options = options;
     this.#placement = placement;
     this.replicas = options.replicas;
+    this.#limits = options.limits ?? windowLimits();
+    this.#destinationLimits = { ...this.#limits };
     this.#unsubscribe = options.index?.onChange(() => this.#follow()) ?? (() => {});
     this.#follow();
   }
@@ -63,21 +73,28 @@ export class Mam {
     return new Mam(options, await Placement.create());
   }
 
-  /** Frames may go to the destination too from now on; `dial` connects to it. */
-  addDestination(address: string, dial: Dial): void {
-    this.#destination ??= new Place(address, dial, {
-      onJoin: () => {},
-      onGone: () => {},
-      onChange: () => this.#changed(),
-    });
+  /** Frames may go to the destination too from now on; `dial` connects to it, and `urgent` for those that somebody waits for there. */
+  addDestination(address: string, dial: Dial, urgent: Dial | null): void {
+    const events = { onJoin: () => {}, onGone: () => {}, onChange: () => this.#changed() };
+    this.#destination ??= new Place(address, dial, this.#destinationLimits, events);
+    if (urgent) this.#urgent ??= new Place(address, urgent, this.#destinationLimits, events);
   }
 
   /** No more frames to the destination. */
   removeDestination(): void {
-    if (!this.#destination) return;
-    this.#destination.end();
-    this.#past.push(this.#destination);
+    for (const place of [this.#destination, this.#urgent]) {
+      place?.end();
+      if (place) this.#past.push(place);
+    }
     this.#destination = null;
+    this.#urgent = null;
+  }
+
+  /** How far ahead of the destination bytes may be outstanding, and how many always. */
+  setAhead(ahead: { ms: number; minBytes: number }): void {
+    this.#destinationLimits.aheadMs = ahead.ms;
+    this.#destinationLimits.minBytes = ahead.minBytes;
+    this.#options.onChange();
   }
 
   /** Resolves when there are enough nodes. @throws {AbdmError} NO_ROOM that says how each stands; what aborts `signal`. */
@@ -129,6 +146,11 @@ export class Mam {
     return this.#destination?.member ?? null;
   }
 
+  /** The destination, as it is reached for frames that somebody waits for there. */
+  get urgent(): Member | null {
+    return this.#urgent?.member ?? null;
+  }
+
   /** Every node that has not gone. */
   get members(): Member[] {
     return [...this.#places.values()].flatMap(({ member }) => (member && !member.gone ? [member] : []));
@@ -171,7 +193,7 @@ export class Mam {
 
   /** Nodes that do not answer, for people. */
   get warnings(): string[] {
-    return this.#all.flatMap(({ trouble }) => (trouble ? [trouble.message] : []));
+    return [...new Set(this.#all.flatMap(({ trouble }) => (trouble ? [trouble.message] : [])))];
   }
 
   /** For people: how each node stands. */
@@ -184,7 +206,8 @@ export class Mam {
   }
 
   get #all(): Place[] {
-    return [...this.#places.values(), ...this.#past, ...(this.#destination ? [this.#destination] : [])];
+    const here = [this.#destination, this.#urgent].filter((place) => place !== null);
+    return [...this.#places.values(), ...this.#past, ...here];
   }
 
   /** New nodes in the index are connected to; those that have left it are waited for no more. */
@@ -194,7 +217,7 @@ export class Mam {
     const nodes = index.nodes();
     for (const { address, id, freeBytes, heardMsAgo } of nodes) {
       const place = this.#places.get(address);
-      if (!place) this.#places.set(address, new Place(address, this.#options.dial, this.#events()));
+      if (!place) this.#places.set(address, new Place(address, this.#options.dial, this.#limits, this.#events()));
       else if (heardMsAgo !== null && heardMsAgo < 100 && place.member?.id === id) place.member.tell(freeBytes);
     }
     for (const [address, place] of this.#places) {

@@ -9,7 +9,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MamNode } from './node.js';
-import { Window } from './window.js';
+import { Window, type WindowLimits } from './window.js';
 
 /** A node that had no room is not asked again before this. */
 const PASS_OVER_MS = 1_000;
@@ -18,7 +18,7 @@ const PING_MS = 1_000;
 
 export class Member {
   readonly address: string;
-  readonly window = new Window();
+  readonly window: Window;
   /** What it has acknowledged, as the first of a chain or behind others. */
   readonly stored = { frames: 0, bytes: 0 };
   readonly node: MamNode;
@@ -29,8 +29,9 @@ export class Member {
   #suspect = false;
 
   /** `onChange` is called when it is trusted again. */
-  constructor(node: MamNode, onChange: () => void) {
+  constructor(node: MamNode, limits: WindowLimits, onChange: () => void) {
     this.address = node.address;
+    this.window = new Window(limits);
     this.node = node;
     this.#freeBytes = node.freeBytes;
     this.#onChange = onChange;

@@ -56,7 +56,7 @@ const TIMEOUT_MS = 5_000;
 export interface NodeOptions {
   /** 32 hexadecimal digits. */
   readonly migration: string;
-  readonly role: 'source' | 'destination' | 'frames' | 'intermediate';
+  readonly role: 'source' | 'destination' | 'frames' | 'urgent' | 'intermediate';
   readonly security?: Security;
   /** Only this node will do; another one at the address is as if nobody were there. */
   readonly id?: string;
@@ -68,6 +68,12 @@ export interface NodeOptions {
   readonly signal?: AbortSignal;
   /** Called when `open` or `gone` has changed. */
   readonly onState?: (node: MamNode) => void;
+}
+
+export interface ClaimOptions {
+  /** Granted, it is never given to anybody else. */
+  readonly forGood?: boolean;
+  readonly deadlineMs?: number;
 }
 
 /** Why a node is not there any more, and whether it has surely lost its blocks. */
@@ -210,9 +216,9 @@ export class MamNode implements FrameKeeper, NodeRef {
     return this.#ask({ type: MessageType.REGISTER, body, answer: MessageType.LEASED, decode: decodeLeased });
   }
 
-  /** Asks for the migration, for whoever has the token. `by` says who that is, to people. */
-  claim(token: string, by: string, deadlineMs?: number): Promise<Claimed> {
-    const body = encodeJson({ token, by });
+  /** Asks for the migration, for whoever has the token; `by` says who that is, to people. `forGood`: and nobody else is ever given it. */
+  claim(token: string, by: string, { forGood = false, deadlineMs }: ClaimOptions = {}): Promise<Claimed> {
+    const body = encodeJson({ token, by, ...(forGood && { forGood }) });
     return this.#ask({
       type: MessageType.CLAIM,
       body,
@@ -324,7 +330,8 @@ export class MamNode implements FrameKeeper, NodeRef {
     need.integer(welcome, 'protocol', 'WELCOME', PROTOCOL_VERSION, PROTOCOL_VERSION);
     this.#requests.freeBytes = need.integer(welcome, 'freeBytes', 'WELCOME');
     const ticket = needTicket(welcome, 'ticket', 'WELCOME');
-    if (this.#options.role === 'frames') return ticket;
+    const { role } = this.#options;
+    if (role === 'frames' || role === 'urgent') return ticket;
     const id = need.string(welcome, 'id', 'WELCOME', 32);
     if (!isNodeId(id)) throw new AbdmError('PROTOCOL', 'WELCOME: `id` is not 32 hexadecimal digits');
     this.memoryBytes = need.integer(welcome, 'memoryBytes', 'WELCOME');

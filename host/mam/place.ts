@@ -4,6 +4,7 @@
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { Member } from './member.js';
 import type { MamNode } from './node.js';
+import type { WindowLimits } from './window.js';
 
 /** Between two attempts to connect. */
 const RETRY_MS = 500;
@@ -29,15 +30,17 @@ export class Place {
   /** Why nobody answers; null while somebody does, and before anybody was asked. */
   trouble: AbdmError | null = null;
   readonly #dial: Dial;
+  readonly #limits: WindowLimits;
   readonly #events: PlaceEvents;
   readonly #stop = new AbortController();
   readonly #end = new AbortController();
   /** Ends the wait of the moment. */
   #wake: () => void = () => {};
 
-  constructor(address: string, dial: Dial, events: PlaceEvents) {
+  constructor(address: string, dial: Dial, limits: WindowLimits, events: PlaceEvents) {
     this.address = address;
     this.#dial = dial;
+    this.#limits = limits;
     this.#events = events;
     void this.#run();
   }
@@ -94,7 +97,7 @@ export class Place {
         node.end();
         return null;
       }
-      member = new Member(node, () => this.#events.onChange(this));
+      member = new Member(node, this.#limits, () => this.#events.onChange(this));
     } catch (error) {
       if (this.#stopped) return null;
       this.trouble = asAbdmError(error);

@@ -5,6 +5,7 @@
 //
 // A block that is lost, because all of its nodes are, is written again as a new one; of two records of a frame the one in the later block counts.
 
+import { FRAME_PAGES } from '../../bindings/abi.js';
 import { RECORDS_ID, RecordsWriter } from './catalog.js';
 import type { Chain, Courier } from './courier.js';
 import type { Kept } from './ledger.js';
@@ -35,6 +36,9 @@ export class Recorder {
   /** Not in the writer yet: its block waits for memory. */
   #queue: Kept[] = [];
   readonly #blocks = new Set<Written>();
+  /** Of these, how many are on their way. */
+  #underWay = 0;
+  readonly #pfns = new Float64Array(FRAME_PAGES);
   #nextId = RECORDS_ID;
   #timer: NodeJS.Timeout | undefined;
 
@@ -47,10 +51,10 @@ export class Recorder {
 
   /** Everything that was added is kept. */
   get idle(): boolean {
-    return this.#entries.length + this.#queue.length === 0 && [...this.#blocks].every(({ chain }) => chain);
+    return this.#entries.length + this.#queue.length + this.#underWay === 0;
   }
 
-  /** A frame is kept, where `frame.holders` says. */
+  /** A frame is kept, where `frame.holders` says; or void. */
   add(frame: Kept): void {
     this.#queue.push(frame);
     this.#write();
@@ -76,7 +80,7 @@ export class Recorder {
       this.#blocks.delete(block);
       for (const frame of current(block)) {
         if (frame.holders === 'destination') unprovable.push(frame);
-        else if (frame.holders) this.add(frame);
+        else this.add(frame);
       }
     }
     return unprovable;
@@ -90,7 +94,7 @@ export class Recorder {
     let written = 0;
     for (const frame of this.#queue) {
       // It may have been lost since; or lost, put again, and recorded already by then.
-      if (frame.holders !== null && (frame.holders !== 'destination' || frame.meta)) {
+      if (frame.state !== 'coming' && (frame.holders !== 'destination' || frame.meta)) {
         if (!this.#add(frame)) {
           if (!this.#send()) break;
           this.#add(frame);
@@ -103,9 +107,11 @@ export class Recorder {
     this.#queue.splice(0, written);
   }
 
-  #add({ id, bytes, vm, base, pages, deltas, holders, meta }: Kept): boolean {
-    const pfns = Array.from({ length: pages }, (_, i) => base + (deltas ? deltas[i]! : i));
-    const record = { frameId: id, frameBytes: bytes, vm, pfns };
+  #add({ id, bytes, vm, base, pages, deltas, state, holders, meta }: Kept): boolean {
+    const pfns = this.#pfns;
+    for (let i = 0; i < pages; i++) pfns[i] = base + (deltas ? deltas[i]! : i);
+    const record = { frameId: id, frameBytes: bytes, vm, pfns, pages };
+    if (state === 'void') return this.#writer.add({ ...record, nodes: [], isVoid: true });
     if (holders === 'destination') return this.#writer.add({ ...record, nodes: [], meta: meta! });
     return this.#writer.add({ ...record, nodes: holders! });
   }
@@ -116,14 +122,16 @@ export class Recorder {
     const block: Written = { entries: this.#entries, chain: null };
     this.#entries = [];
     this.#blocks.add(block);
+    this.#underWay++;
     const id = this.#nextId++;
     const sealed = this.#sealer.seal(id, this.#writer.take());
     const release = () => {
       sealed.release();
       this.#onChange();
     };
-    void this.#courier.send({ ...sealed, release }, id, false).then((chain) => {
+    void this.#courier.send({ ...sealed, release }, id).then((chain) => {
       block.chain = chain;
+      this.#underWay--;
       // Its meta part is safe: from now on it is read from the block, if ever.
       for (const frame of current(block)) frame.meta = undefined;
       // What waited for memory.

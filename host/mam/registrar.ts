@@ -36,6 +36,8 @@ export class Registrar {
   readonly #haveManifest = new Set<Member>();
   /** Who has no room for it. */
   readonly #unfit = new Set<Member>();
+  /** VMs of the manifest that have stayed where they were. */
+  readonly #over = new Set<number>();
   #begun = false;
 
   private constructor(options: RegistrarOptions, parts: readonly Uint8Array[]) {
@@ -65,6 +67,11 @@ export class Registrar {
   /** A node that has joined. */
   join(member: Member): void {
     if (this.#begun) void this.#tell(member, null).catch(this.#options.onError);
+  }
+
+  /** This VM does not leave with the others. */
+  leaveOut(vm: number): void {
+    this.#over.add(vm);
   }
 
   /**
@@ -99,6 +106,7 @@ export class Registrar {
     const { manifest, parked, leaseMs, token } = this.#options;
     const registration: Registration = {
       vms: manifest.vms.map(({ name }) => name),
+      over: [...this.#over].map((vm) => manifest.vms[vm]!.name),
       replicas: manifest.replicas,
       parked,
       leaseMs,

@@ -3,22 +3,31 @@
 //
 //   put ---> courier ---> R nodes ---> ledger ---> recorder ---> index blocks at R nodes
 //                     \-> or the destination, while it keeps up
-//   a node is gone ---> ledger: frames that nobody has ---> onLost ---> put again
+//   urgent -> the destination, at once; if it does not say in time that it has it, as `put`
+//   a node is gone ---> ledger: frames that nobody has ---> onLost ---> put again, or void
+//   void ---> ledger: they never come ---> recorder
 //
 //   finish   everything is where it should be, and every node knows that: whoever put it may leave
+//
+// Where a guest runs at the destination (`live`), a duplicate may not be resolvable from its memory any more, so that the frame that it refers to has to be
+// fetched. Nobody can fetch what went straight to the destination. So whoever divides hears at once who is given a frame (`onGiven`), and lets frames
+// that may go to nodes refer to none that went straight; a frame that is referred to goes to nodes; and one that refers to what went straight goes there too.
 
-import { FRAME_PAGES } from '../../bindings/abi.js';
-import { type AbdmError, asAbdmError } from '../../bindings/errors.js';
+import { FRAME_PAGES, frameBound } from '../../bindings/abi.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Manifest } from './catalog.js';
-import { Courier } from './courier.js';
+import { type Chain, Courier, type Straight } from './courier.js';
 import type { NodeIndex } from './index.js';
 import { type Kept, Ledger } from './ledger.js';
 import { Mam } from './mam.js';
+import type { Member } from './member.js';
 import { MamNode, type NodeOptions } from './node.js';
 import type { Dial } from './place.js';
 import { Recorder } from './recorder.js';
 import { Registrar } from './registrar.js';
-import { type Block, Sealer } from './seal.js';
+import { type Block, SEAL_BYTES, Sealer } from './seal.js';
+import { States } from './states.js';
+import { windowLimits } from './window.js';
 
 /** Index blocks that may be on their way at a time. */
 const INDEX_SLOTS = 4;
@@ -26,6 +35,8 @@ const INDEX_SLOTS = 4;
 const SILENT_MS = 5_000;
 /** A destination may be merging at its own pace. */
 const DESTINATION_SILENT_MS = 10_000;
+/** What somebody waits for goes to the nodes too if the destination does not say within this that it has it. */
+const URGENT_MS = 2_000;
 
 /** A frame on its way: its bytes, sealed or not, and which pages it holds. */
 export interface Frame extends Block {
@@ -33,6 +44,8 @@ export interface Frame extends Block {
   readonly base: number;
   readonly pages: number;
   readonly deltas: Uint16Array | undefined;
+  /** Ids of other frames, whose contents its duplicates have. */
+  readonly references: readonly number[];
   /** What stands before its payload; needed if the destination may get it and there are nodes. */
   readonly meta: Uint8Array | undefined;
 }
@@ -46,9 +59,17 @@ export interface ScatterOptions extends Pick<NodeOptions, 'migration' | 'securit
   readonly parked: boolean;
   readonly leaseMs: number;
   readonly token: string | null;
+  /** Pages of a frame, at most. Default 64. */
+  readonly batchPages?: number;
+  /** A guest may run at the destination before all of its memory is there. */
+  readonly live?: boolean;
+  /** A frame is given to the destination, or will be to nobody else; or to nodes. They do not have it yet, and it may be said again of others. */
+  readonly onGiven?: (frame: Kept, straight: boolean) => void;
+  /** A frame never comes. */
+  readonly onVoid?: (frame: Kept) => void;
   /** R nodes have the frame, or the destination. */
   readonly onStored: (frame: Kept) => void;
-  /** Nobody has these frames any more: put them again, the same pages under the same ids. */
+  /** Nobody has these frames any more: put them again, the same pages under the same ids; or, if those were written to since, make them void. */
   readonly onLost: (frames: readonly Kept[]) => void;
   /** It cannot go on. */
   readonly onError: (error: AbdmError) => void;
@@ -61,10 +82,15 @@ export class Scatter {
   #courier!: Courier;
   #recorder: Recorder | null = null;
   #registrar: Registrar | null = null;
+  #states: States | null = null;
+  /** On their way to the destination, because somebody waits for them there. */
+  readonly #urgent = new Set<Kept>();
   /** Frames that nobody has and that were not put again yet. */
   readonly #lost = new Set<number>();
   #putAgain = 0;
   #waiting: (() => void)[] = [];
+  /** Aborted when nothing is sent any more. */
+  readonly #stopped = new AbortController();
 
   private constructor(options: ScatterOptions) {
     this.#options = options;
@@ -73,10 +99,15 @@ export class Scatter {
   /** Begins to connect to the nodes. @throws {AbdmError} IMAGE if there is more to say of the images than a manifest takes. */
   static async open(options: ScatterOptions): Promise<Scatter> {
     const scatter = new Scatter(options);
-    const { index, manifest, key, onError } = options;
+    const { index, manifest, key } = options;
+    const onError = (error: AbdmError) => {
+      scatter.#stopped.abort(error);
+      options.onError(error);
+    };
     const mam = await Mam.open({
       index,
       replicas: index ? manifest.replicas : 0,
+      limits: windowLimits(options.batchPages),
       dial: scatter.#dial('source', SILENT_MS),
       onJoin: (member) => scatter.#registrar?.join(member),
       onGone: () => scatter.#onGone(),
@@ -85,8 +116,10 @@ export class Scatter {
     scatter.#mam = mam;
     scatter.#courier = new Courier({ mam, onError });
     if (index) {
-      scatter.#recorder = new Recorder(await Sealer.create(key, INDEX_SLOTS), scatter.#courier, () => scatter.#wake());
+      const wake = () => scatter.#wake();
+      scatter.#recorder = new Recorder(await Sealer.create(key, INDEX_SLOTS), scatter.#courier, wake);
       scatter.#registrar = await Registrar.create({ mam, ...options });
+      scatter.#states = new States(await Sealer.create(key, INDEX_SLOTS), scatter.#courier, wake);
     }
     return scatter;
   }
@@ -108,39 +141,91 @@ export class Scatter {
 
   /** The destination takes frames too from now on, at `address`. */
   addDestination(address: string): void {
-    const silentMs = this.#options.index ? DESTINATION_SILENT_MS : undefined;
-    this.#mam.addDestination(address, this.#dial('frames', silentMs));
+    const { index, live } = this.#options;
+    const silentMs = index ? DESTINATION_SILENT_MS : undefined;
+    const urgent = live ? this.#dial('urgent', SILENT_MS) : null;
+    this.#mam.addDestination(address, this.#dial('frames', silentMs), urgent);
   }
 
-  /** The destination is gone, with all that only it had. Returns whether it had anything. */
+  /**
+   * How far ahead of the destination bytes may be outstanding, and how many always, two frames at least: little where a guest runs, so that what it waits for
+   * comes soon.
+   */
+  setAhead({ ms, minBytes }: { ms: number; minBytes: number }): void {
+    this.#mam.setAhead({ ms, minBytes: Math.max(minBytes, 2 * this.#frameBytes) });
+  }
+
+  /** The destination is gone, with all that only it had, or was to have. Returns whether it had anything. */
   loseDestination(): boolean {
     this.#mam.removeDestination();
     const lost = this.ledger.lose((holders) => holders === 'destination');
+    for (const id of this.#courier.recallStraight()) lost.push(this.#forget(this.ledger.get(id)!));
     this.#lose(lost);
     return lost.length > 0;
   }
 
-  /** Gives a frame to R nodes, or to the destination. It is released when they have it. */
+  /** A frame that is put now would go to the destination at once. */
+  prefersDestination(): boolean {
+    return this.#courier.prefersDestination(this.#frameBytes);
+  }
+
+  /**
+   * Gives a frame to R nodes, or to the destination. It is released when they have it. Where a guest runs at the destination, one that refers to what
+   * went straight there goes there and nowhere else: it is lost if that is gone.
+   */
   put(frame: Frame): void {
-    const { id, vm, base, pages, deltas, meta, bytes } = frame;
-    const known = this.ledger.get(id);
-    const kept: Kept = known ?? { id, vm, base, pages, deltas, bytes: 0, generation: 0, holders: null, meta };
-    kept.bytes = bytes.byteLength;
-    kept.meta = meta;
-    if (!known) this.ledger.add(kept);
-    if (this.#lost.delete(id)) this.#putAgain++;
-    const extent = Math.floor(base / FRAME_PAGES) + vm * 2 ** 40;
-    const stored = this.#courier.send(frame, extent, true).then((chain) => {
-      const direct = chain.length === 1 && chain[0]!.id === '';
-      kept.holders = direct ? 'destination' : chain;
-      if (!direct) kept.meta = undefined;
-      // They may be gone again by now.
-      if (!direct && chain.every(({ gone }) => gone)) return this.#onGone();
-      this.#recorder?.add(kept);
-      this.#options.onStored(kept);
-      this.#wake();
-    });
-    stored.catch((error) => this.#options.onError(asAbdmError(error)));
+    const kept = this.#admit(frame);
+    if (kept) this.#send(frame, kept);
+  }
+
+  /** Gives a frame to the destination at once, whatever else is on its way there: somebody waits for it. If that fails it goes on as `put` does. */
+  urgent(frame: Frame): void {
+    const kept = this.#admit(frame);
+    if (!kept) return;
+    const { urgent } = this.#mam;
+    if (urgent?.up) void this.#sendUrgently(frame, kept, urgent);
+    else this.#send(frame, kept);
+  }
+
+  /** These frames never come: nobody waits for them any more, and whoever reads the index knows. They are not put again. */
+  void(frames: readonly Kept[]): void {
+    for (const frame of frames) {
+      if (frame.state === 'void') continue;
+      this.#courier.recall(frame.id);
+      this.#urgent.delete(frame);
+      this.#lost.delete(frame.id);
+      this.ledger.void(frame);
+      this.#recorder?.add(frame);
+      this.#options.onVoid?.(frame);
+    }
+    this.#wake();
+  }
+
+  /** Somebody waits for all that is on its way: what takes far longer than most goes along another chain too. */
+  hurry(): void {
+    this.#courier.hurry = true;
+  }
+
+  /** This VM does not leave with the others: the nodes will say that what they have of it is not whole. */
+  leaveOut(vm: number): void {
+    this.#registrar?.leaveOut(vm);
+  }
+
+  /** Frames that were divided, and that nobody has yet. */
+  underWay(): Iterable<Kept> {
+    return this.ledger.coming;
+  }
+
+  /**
+   * Puts the execution state of a VM to the nodes, once in a migration. Resolves when it is there; `settle` and `finish` wait for it too, and put again
+   * what is lost of it.
+   * @throws {AbdmError} IMAGE if it is empty or longer than 64 MiB; why nothing is sent any more.
+   */
+  async putState(vm: number, state: Uint8Array): Promise<void> {
+    const states = this.#states;
+    if (!states) throw new AbdmError('INTERNAL', 'there are no nodes to keep an execution state');
+    states.put(vm, state);
+    await this.#until(this.#stopped.signal, () => states.has(vm));
   }
 
   /**
@@ -150,7 +235,7 @@ export class Scatter {
    * @param onCommit called when from now on others may take what is at the nodes: there is no way back.
    */
   async finish(signal: AbortSignal, onCommit: () => void): Promise<void> {
-    this.#courier.hurry = true;
+    this.hurry();
     for (;;) {
       await this.settle(signal);
       if (!this.#registrar) return;
@@ -163,53 +248,165 @@ export class Scatter {
 
   /** Resolves when all that was put is where it should be, the index of it too; more may follow. @throws what aborts `signal`. */
   async settle(signal: AbortSignal): Promise<void> {
+    await this.#until(signal, () => {
+      if (this.#isDelivered) this.#recorder?.flush();
+      return this.#isSettled;
+    });
+  }
+
+  /** All nodes forget everything, those too that were lost. Resolves within two seconds. */
+  async drop(): Promise<void> {
+    this.#stop();
+    await this.#mam.drop();
+  }
+
+  /** Nothing more is sent; connections end. */
+  end(): void {
+    this.#stop();
+    this.#recorder?.stop();
+    this.#mam.end();
+  }
+
+  #stop(): void {
+    this.#courier.stop();
+    this.#stopped.abort(new AbdmError('CANCELLED', 'nothing is sent any more'));
+  }
+
+  /** Nothing is on its way or lost. */
+  get #isDelivered(): boolean {
+    return this.#lost.size + this.#urgent.size + this.#courier.outstanding === 0;
+  }
+
+  get #isSettled(): boolean {
+    return this.#isDelivered && (this.#states?.idle ?? true) && (this.#recorder?.idle ?? true);
+  }
+
+  /** Resolves when `isSo`. @throws what aborts `signal`. */
+  async #until(signal: AbortSignal, isSo: () => boolean): Promise<void> {
     const wake = () => this.#wake();
     signal.addEventListener('abort', wake);
     try {
-      await this.#settled(signal);
+      for (;;) {
+        signal.throwIfAborted();
+        if (isSo()) return;
+        await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      }
     } finally {
       // Whoever flushes often would leave a listener each time.
       signal.removeEventListener('abort', wake);
     }
   }
 
-  /** All nodes forget everything, those too that were lost. Resolves within two seconds. */
-  async drop(): Promise<void> {
-    this.#courier.stop();
-    await this.#mam.drop();
-  }
-
-  /** Nothing more is sent; connections end. */
-  end(): void {
-    this.#courier.stop();
-    this.#recorder?.stop();
-    this.#mam.end();
-  }
-
-  get #isSettled(): boolean {
-    const { outstanding } = this.#courier;
-    return this.#lost.size === 0 && outstanding === 0 && (this.#recorder?.idle ?? true);
-  }
-
-  async #settled(signal: AbortSignal): Promise<void> {
-    for (;;) {
-      signal.throwIfAborted();
-      if (this.#lost.size === 0 && this.#courier.outstanding === 0) this.#recorder?.flush();
-      if (this.#isSettled) return;
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  /** A frame that is to be sent; null, and it is released, if it is void. */
+  #admit(frame: Frame): Kept | null {
+    const { id, vm, base, pages, deltas, references, meta, bytes } = frame;
+    let kept = this.ledger.get(id);
+    if (kept?.state === 'void') {
+      frame.release();
+      return null;
     }
+    if (!kept) {
+      const nothing = { bytes: 0, generation: 0, holders: null, isPinned: false, isStraight: false };
+      kept = { id, vm, base, pages, deltas, references, meta, state: 'coming', ...nothing };
+      this.ledger.add(kept);
+    }
+    kept.bytes = bytes.byteLength;
+    kept.references = references;
+    kept.meta = meta;
+    if (this.#lost.delete(id)) this.#putAgain++;
+    if (this.#isParting) for (const reference of references) this.#pin(reference);
+    return kept;
+  }
+
+  /** Of a frame, at most. */
+  get #frameBytes(): number {
+    return frameBound(this.#options.batchPages ?? FRAME_PAGES) + SEAL_BYTES;
+  }
+
+  /** It matters who has a frame that others refer to. */
+  get #isParting(): boolean {
+    return this.#options.live === true && this.#options.index !== null;
+  }
+
+  /** A frame is referred to: unless it went straight already, it goes to nodes. */
+  #pin(id: number): void {
+    const kept = this.ledger.get(id);
+    if (!kept || kept.isPinned) return;
+    kept.isPinned = true;
+    this.#courier.pin(id);
+  }
+
+  #send(frame: Frame, kept: Kept): void {
+    const { id, vm, base, references } = kept;
+    let straight: Straight = kept.isPinned ? 'never' : 'may';
+    if (this.#isParting && references.some((id) => this.ledger.get(id)?.isStraight)) straight = 'only';
+    const extent = Math.floor(base / FRAME_PAGES) + vm * 2 ** 40;
+    const onGiven = (isStraight: boolean) => this.#onGiven(kept, isStraight);
+    // Even while it waits for room there: nobody else will have it.
+    if (straight === 'only') onGiven(true);
+    const onLost = () => {
+      this.#lost.add(id);
+      // Whoever is putting it does not expect to hear of it yet.
+      queueMicrotask(() => {
+        if (this.#lost.has(id)) this.#lose([this.#forget(kept)]);
+      });
+    };
+    const sent = this.#courier.send(frame, extent, { straight, onGiven, onLost });
+    const stored = sent.then((chain) => this.#onStored(kept, chain));
+    stored.catch((error) => this.#options.onError(asAbdmError(error)));
+  }
+
+  async #sendUrgently(frame: Frame, kept: Kept, destination: Member): Promise<void> {
+    const { id, bytes } = frame;
+    // One for the socket, one for what comes after.
+    let needed = 2;
+    const release = () => {
+      if (--needed === 0) frame.release();
+    };
+    this.#urgent.add(kept);
+    this.#onGiven(kept, true);
+    let isStored = false;
+    try {
+      const result = await destination.node.put(id, bytes, [], { deadlineMs: URGENT_MS, onFree: release });
+      isStored = result.stored;
+    } catch {
+      // It is gone, or silent.
+    }
+    // Meanwhile it may be void.
+    if (!this.#urgent.delete(kept)) return release();
+    if (!isStored) return this.#send({ ...frame, release }, kept);
+    release();
+    destination.stored.frames++;
+    destination.stored.bytes += bytes.byteLength;
+    this.#onStored(kept, [destination]);
+  }
+
+  #onGiven(kept: Kept, isStraight: boolean): void {
+    if (isStraight) kept.isStraight = true;
+    this.#options.onGiven?.(kept, isStraight);
+  }
+
+  #onStored(kept: Kept, chain: Chain): void {
+    const direct = chain.length === 1 && chain[0]!.id === '';
+    this.ledger.keep(kept, direct ? 'destination' : chain);
+    if (!direct) kept.meta = undefined;
+    // They may be gone again by now.
+    if (!direct && chain.every(({ gone }) => gone)) return this.#onGone();
+    this.#recorder?.add(kept);
+    this.#options.onStored(kept);
+    this.#wake();
   }
 
   #onGone(): void {
     this.#lose(this.ledger.lose((holders) => holders !== 'destination' && holders.every(({ gone }) => gone)));
+    // What the destination has merged, but what nobody could prove to its successor, is put once more.
     const unprovable = new Set(this.#recorder?.recover());
-    if (unprovable.size > 0) this.#lose([...unprovable].map((frame) => this.#forget(frame)));
+    this.#lose([...unprovable].map((frame) => this.#forget(frame)));
+    this.#states?.recover();
   }
 
-  /** The destination has merged it, but nobody could prove that to its successor: it is put to the nodes instead. */
   #forget(frame: Kept): Kept {
-    frame.holders = null;
-    frame.generation++;
+    this.ledger.forget(frame);
     return frame;
   }
 
@@ -223,7 +420,7 @@ export class Scatter {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  #dial(role: 'source' | 'frames', answerMs: number | undefined): Dial {
+  #dial(role: 'source' | 'frames' | 'urgent', answerMs: number | undefined): Dial {
     const { migration, security } = this.#options;
     return (address, onState, signal) => {
       return MamNode.connect(address, {

@@ -57,9 +57,11 @@ export class Sealer {
   readonly #engine: Engine;
   readonly #view: DataView;
   readonly #slots: Slots;
+  readonly #maxBytes: number;
   readonly #used = new UsedNonces();
 
-  private constructor(key: Uint8Array, engine: Engine, slots: Slots) {
+  private constructor(key: Uint8Array, engine: Engine, slots: Slots, maxBytes: number) {
+    this.#maxBytes = maxBytes;
     this.#key = key;
     this.#engine = engine;
     this.#view = new DataView(engine.memory.buffer);
@@ -68,16 +70,18 @@ export class Sealer {
 
   /**
    * @param migrationKey 32 bytes, the secret of one migration only: under one key no two sealers may seal the same id.
-   * @param slots blocks that can be held at a time, 258 KiB each.
+   * @param slots blocks that can be held at a time.
+   * @param maxBytes the longest that will be sealed, as long as a frame at most; each slot takes as much memory.
    * @throws {AbdmError} `USAGE`.
    */
-  static async create(migrationKey: Uint8Array, slots: number): Promise<Sealer> {
+  static async create(migrationKey: Uint8Array, slots: number, maxBytes = MAX_FRAME_BYTES): Promise<Sealer> {
     requireInteger('slots', slots, 1, 8192);
+    requireInteger('maxBytes', maxBytes, 0, MAX_FRAME_BYTES);
     const key = sealKey(migrationKey);
     const plan = new MemoryPlan();
-    const slotBytes = Math.ceil(MAX_SEALED_BYTES / 128) * 128;
+    const slotBytes = Math.ceil((maxBytes + SEAL_BYTES) / 128) * 128;
     const ptr = plan.reserve(slots * slotBytes);
-    return new Sealer(key, await createEngine(plan), new Slots('sealed block', ptr, slotBytes, slots));
+    return new Sealer(key, await createEngine(plan), new Slots('sealed block', ptr, slotBytes, slots), maxBytes);
   }
 
   /** Slots that `seal` would still find. */
@@ -88,13 +92,13 @@ export class Sealer {
   /**
    * Seals `body`, which is of no more use to the sealer afterwards.
    * @param generation 0, and one more each time that the block `id` is made anew.
-   * @throws {AbdmError} `NO_SLOT` if all slots are held, `USAGE` if the body is longer than a frame, `INTERNAL` if this id was sealed in this
+   * @throws {AbdmError} `NO_SLOT` if all slots are held, `USAGE` if the body is too long, `INTERNAL` if this id was sealed in this
    * generation before.
    */
   seal(id: number, body: Uint8Array, generation = 0): Block {
     requireInteger('id', id, 0, Number.MAX_SAFE_INTEGER);
     requireInteger('generation', generation, 0, 0xffff);
-    requireInteger('bytes of a block', body.byteLength, 0, MAX_FRAME_BYTES);
+    requireInteger('bytes of a block', body.byteLength, 0, this.#maxBytes);
     const slot = this.#slots.take();
     try {
       this.#used.add(id, generation);

@@ -6,21 +6,42 @@
 // Frames of zeros and duplicates are so small that hundreds of them fit into the least of windows, and whoever divides holds only so many: so a slow node
 // may have no more than its share of them (`isFull`), where others could take them.
 
+import { FRAME_PAGES } from '../../bindings/abi.js';
 import { MAX_FRAME_BYTES } from '../wire/messages.js';
 
 const AHEAD_MS = 100;
 const MIN_BYTES = 2 * MAX_FRAME_BYTES;
 const MAX_BYTES = 8 * 1024 * 1024;
-/** A third of what a source has on its way (framer.ts). */
-const SHARE = 16;
-/** What a node acknowledges is measured over so long at a time, while it has something to acknowledge. */
+/** Pages that a source has on their way at a time: three nodes' windows of full frames. */
+const PAGES_ON_THE_WAY = 48 * FRAME_PAGES;
+/** What is acknowledged is measured over so long at a time, while there is something to acknowledge. */
 const SLICE_MS = 50;
 /** How much the last slice counts against all before it. */
 const WEIGHT = 1 / 2;
 
+/** Frames of so many pages that a source has on their way at a time: as many bytes, whatever their size. */
+export function framesOnTheWay(batchPages: number): number {
+  return Math.ceil(PAGES_ON_THE_WAY / batchPages);
+}
+
+/** What windows follow; those that share one follow at once when it changes. */
+export interface WindowLimits {
+  /** How far ahead bytes may be outstanding, and how many always. */
+  aheadMs: number;
+  minBytes: number;
+  /** A window's share of the frames that are on their way. */
+  readonly frames: number;
+}
+
+/** For frames of so many pages: a third of them. */
+export function windowLimits(batchPages = FRAME_PAGES): WindowLimits {
+  return { aheadMs: AHEAD_MS, minBytes: MIN_BYTES, frames: Math.ceil(framesOnTheWay(batchPages) / 3) };
+}
+
 export class Window {
   /** Bytes sent and not acknowledged. */
   outstandingBytes = 0;
+  readonly #limits: WindowLimits;
   #outstanding = 0;
   /** Bytes a millisecond; 0 while nothing is known. */
   #rate = 0;
@@ -28,10 +49,15 @@ export class Window {
   #sliceAt = 0;
   #sliceBytes = 0;
 
+  constructor(limits: WindowLimits) {
+    this.#limits = limits;
+  }
+
   /** Bytes that may be outstanding. */
   get bytes(): number {
-    const ms = AHEAD_MS + (this.#bestMs === Number.POSITIVE_INFINITY ? 0 : this.#bestMs);
-    return Math.min(MAX_BYTES, Math.max(MIN_BYTES, this.#rate * ms));
+    const { aheadMs, minBytes } = this.#limits;
+    const ms = aheadMs + (this.#bestMs === Number.POSITIVE_INFINITY ? 0 : this.#bestMs);
+    return Math.min(MAX_BYTES, Math.max(minBytes, this.#rate * ms));
   }
 
   /** Whether so many bytes more may be sent. */
@@ -41,7 +67,7 @@ export class Window {
 
   /** It has its share of what may be on its way at a time. */
   get isFull(): boolean {
-    return this.#outstanding >= SHARE;
+    return this.#outstanding >= this.#limits.frames;
   }
 
   /** How long what is outstanding will take, in milliseconds, as far as one can tell. */

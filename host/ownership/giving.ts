@@ -4,18 +4,22 @@
 //   running --------> stopped -----> offered --------> accepted --------> given --------> left
 //      ^                 |  ^           |                  |                |
 //      |     resume      |  +-----------+------------------+                |
-//      +-----------------+       the link is lost                           |
+//      +-----------------+     the link is lost, or refused                 |
 //                        ^                                                  |
 //                        +--------------------------------------------------+
 //                          the other end says that it never ran, and never will
 //
-// `give` is the point of no return: it is taken before RUN is sent, or the nodes are told that they have everything. From then on only the other end's
-// word leads back, or on: not its silence.
+// `give` is the point of no return: it is taken before RUN is sent, or the nodes are told that they have everything. From then on only the word of the
+// guest that it was given to leads back, or on: not silence, and not another guest's word. Once it is at the nodes nobody's word leads back, for whoever comes may
+// take it from there.
+//
+// What we do ourselves (stopped, resumed, offered, give, giveToNodes) throws where it must not be done. What the other end says (loaded, ran, refused,
+// reported) is passed over where it says nothing any more: it may have been on its way for long.
 
 /** See above. */
 export type GivingState = 'running' | 'stopped' | 'offered' | 'accepted' | 'given' | 'left';
 
-/** What the other end says of its guest when it is reached again. */
+/** What the other end says of its guest when it is reached, or reached again. */
 export interface Report {
   readonly state: 'waiting' | 'loaded' | 'running';
   /** Which guest that is. */
@@ -25,7 +29,13 @@ export interface Report {
 export class Giving {
   state: GivingState = 'running';
   /** The guest that has taken the execution state. */
-  #taker: string | null = null;
+  taker: string | null = null;
+  /** The guest at the other end of the link, as far as it is known. */
+  peer: string | null = null;
+  /** Execution states that were sent over the link, and that nothing was said of yet. */
+  unanswered = 0;
+  /** Given to whoever takes it from the nodes. */
+  atNodes = false;
 
   /** The guest here may run, or run again: nobody else can. */
   get isOurs(): boolean {
@@ -45,12 +55,15 @@ export class Giving {
   /** The execution state is on its way. */
   offered(): void {
     this.#turn(['stopped'], 'offered');
+    this.unanswered++;
   }
 
-  /** LOADED. */
+  /** LOADED. Only of the last execution state: it may have been offered before, and have gone on here since. */
   loaded(guest: string): void {
-    this.#turn(['offered'], 'accepted');
-    this.#taker = guest;
+    if (this.unanswered === 0 || --this.unanswered > 0 || this.state !== 'offered') return;
+    this.state = 'accepted';
+    this.taker = guest;
+    this.peer = guest;
   }
 
   /** Before RUN is sent. */
@@ -60,31 +73,38 @@ export class Giving {
 
   /** Before the nodes are told that everything is with them: whoever takes it from there may run it. */
   giveToNodes(): void {
+    // Who took an execution state that is not the last one must not be told to run.
+    if (this.state === 'stopped' || this.state === 'offered') this.taker = null;
     this.#turn(['stopped', 'offered', 'accepted', 'given'], 'given');
+    this.atNodes = true;
   }
 
   /** RUNNING. */
   ran(): void {
-    this.#turn(['given'], 'left');
+    if (this.state === 'given' && (this.atNodes || this.peer === this.taker)) this.state = 'left';
   }
 
-  /** The other end has never run it, and never will. */
+  /** VM_OVER: the other end has never run it, and never will. */
   refused(): void {
-    this.#turn(['offered', 'accepted', 'given'], 'stopped');
-    this.#taker = null;
+    const isTaker = this.state === 'given' && this.peer === this.taker && !this.atNodes;
+    if (this.state === 'offered' || this.state === 'accepted' || isTaker) this.state = 'stopped';
   }
 
   /** Nobody is connected. */
   linkLost(): void {
     if (this.state === 'offered' || this.state === 'accepted') this.state = 'stopped';
+    this.peer = null;
+    this.unanswered = 0;
   }
 
-  /** The other end is reached again. Returns whether RUN has to be said once more; another guest's word says nothing of the one that was given the VM. */
+  /** The other end is reached: said at the beginning of every link. Returns whether RUN has to be said, once more. */
   reported({ state, guest }: Report): boolean {
-    if (this.state !== 'given' || guest !== this.#taker) return false;
-    if (state === 'running') this.state = 'left';
-    else if (state === 'loaded') return true;
-    else this.refused();
+    this.peer = guest;
+    if (state === 'running') this.ran();
+    else if (this.state === 'given' && guest === this.taker) {
+      if (state === 'loaded') return true;
+      this.refused();
+    }
     return false;
   }
 

@@ -9,8 +9,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Kept } from '../mam/ledger.js';
+import type { Report } from '../ownership/giving.js';
 import type { Security } from '../wire/security.js';
-import { type Announcement, SourceControl } from './control.js';
+import { type Announcement, type DestinationEvents, type Handover, SourceControl } from './control.js';
 
 const RETRY_MS = 500;
 /** A destination may be away for so long before what only it has is counted as lost. */
@@ -24,10 +25,14 @@ export interface LinkOptions {
   readonly announcement: () => Announcement;
   /** What there is to tell a destination that knows nothing yet. */
   readonly kept: () => Iterable<Kept>;
+  readonly voided: () => Iterable<Kept>;
   /** Nothing is tried again: there are no nodes. */
   readonly once: boolean;
-  /** It takes frames from now on. */
-  readonly onReady: () => void;
+  readonly events: DestinationEvents;
+  /** It takes frames from now on; and how each VM stands there. */
+  readonly onReady: (reports: readonly (Report | null)[]) => void;
+  /** Nobody is linked any more. */
+  readonly onBroken: () => void;
   /** What it had merged is gone: it was started again, or is away for too long. */
   readonly onForgotten: () => void;
   /** It has ended the migration; or the link is broken and nothing is tried again. */
@@ -68,6 +73,26 @@ export class DestinationLink {
     if (this.#linked) this.#control!.record(frame);
   }
 
+  /** Tells that a frame never comes, if somebody listens. */
+  voided(frame: Kept): void {
+    if (this.#linked) this.#control!.voided(frame);
+  }
+
+  /** Tells what a guest needs to run there. Only while linked. */
+  handOver(handover: Handover): void {
+    this.#control!.handOver(handover);
+  }
+
+  /** RUN. Only while linked. */
+  run(vm: number): void {
+    this.#control!.run(vm);
+  }
+
+  /** This VM never comes, if somebody listens. */
+  vmOver(vm: number, error: AbdmError): void {
+    if (this.#linked) this.#control!.vmOver(vm, error);
+  }
+
   /** The exit is near: what only a destination has that is away, or goes away from now on, is counted as lost at once. */
   waitNoLonger(): void {
     this.#awayMs = 0;
@@ -93,7 +118,7 @@ export class DestinationLink {
 
   /** Connects; for the first time, from outside. @throws {AbdmError} if nobody is there. */
   async connect(): Promise<void> {
-    const { to, migration, security, signal } = this.#options;
+    const { to, migration, security, signal, events } = this.#options;
     let control: SourceControl | undefined;
     control = await SourceControl.connect({
       address: to,
@@ -103,6 +128,7 @@ export class DestinationLink {
       onMerged: (bytes) => {
         this.mergedBytes = bytes;
       },
+      events,
       onLost: (error) => {
         if (control && this.#control === control) this.#onLost(error);
       },
@@ -114,12 +140,13 @@ export class DestinationLink {
   /** Tells what is coming. Resolves when the destination is ready. @throws {AbdmError} what it says is wrong. */
   async announce(): Promise<void> {
     const control = this.#control!;
-    await control.announce(this.#options.announcement());
+    const reports = await control.announce(this.#options.announcement());
     this.trouble = null;
     this.#linked = true;
     clearTimeout(this.#away);
     for (const frame of this.#options.kept()) control.record(frame);
-    this.#options.onReady();
+    for (const frame of this.#options.voided()) control.voided(frame);
+    this.#options.onReady(reports);
   }
 
   #onLost(error: AbdmError): void {
@@ -129,6 +156,7 @@ export class DestinationLink {
     this.#linked = false;
     this.trouble = error;
     if (this.#ended) return;
+    if (opened) this.#options.onBroken();
     if (isFinal(error) || this.#options.once) return this.#over(error);
     if (!opened) return;
     this.#away = setTimeout(() => this.#options.onForgotten(), this.#awayMs);

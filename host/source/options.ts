@@ -1,10 +1,78 @@
 // What may be asked of a source, checked before anybody is disturbed.
 
 import { KEY_BYTES, MAX_VMS } from '../../bindings/abi.js';
+import type { Compression } from '../../bindings/divider.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { requireInteger } from '../../bindings/options.js';
+import { type ImageSource, isGuestSource } from '../image/image.js';
+import type { Mode, Notice } from '../summary.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
-import type { EjectOptions } from './source.js';
+import type { Security } from '../wire/security.js';
+
+/** What leaves, and where to. */
+export interface EjectOptions {
+  vms: readonly {
+    name: string;
+    image: ImageSource;
+    /** Its share of the link, relative to the others'. Default 1. */
+    priority?: number;
+  }[];
+  /** HOST:PORT of the destination. */
+  to?: string;
+  /** Instead of a destination: everything stays at the nodes until somebody claims it, or the lease runs out. */
+  park?: { leaseMs: number };
+  /** The key of parked VMs, 32 bytes: who has it can read them. */
+  vmKey?: Uint8Array;
+  /** HOST:PORT of each intermediate, or whoever announces itself; empty: frames go straight to the destination. */
+  intermediates: readonly string[] | 'announced';
+  /** Where announcements are heard: HOST:PORT. */
+  announcements?: readonly string[];
+  /** Frames go straight to the destination, and nowhere else. */
+  direct?: boolean;
+  /** How guests leave. Default auto; what is no guest just stops. */
+  mode?: Mode;
+  /** Pre-copy stops a guest when the rest takes no longer than this, in milliseconds. Default 300. */
+  maxDowntimeMs?: number;
+  /** Rounds of pre-copy, at most (default 30), or of hybrid (default 1). */
+  rounds?: number;
+  /** Copies of each frame. Default 1. */
+  replicas?: number;
+  security?: Security;
+  /** Default lz4. */
+  compress?: Compression;
+  /** Bytes of frames a second, at most. */
+  rateBytesPerS?: number;
+  /** How long the destination may take to answer, in milliseconds. Default 30,000. */
+  answerMs?: number;
+  /** Called with what the operator should know, once. */
+  onNotice?: (notice: Notice) => void;
+}
+
+/** Modes in which a guest runs at the destination before all its pages were sent. */
+const EARLY: ReadonlySet<Mode> = new Set(['auto', 'post-copy', 'hybrid']);
+/** Modes in which it runs here for a while. */
+const ROUNDS: ReadonlySet<Mode> = new Set(['auto', 'pre-copy', 'hybrid']);
+export const MAX_ROUNDS = 1_000;
+export const MAX_PRIORITY = 1_000;
+/** Pages of a frame that somebody may wait for: 64 KiB are soon there. */
+const SMALL_FRAME_PAGES = 16;
+
+/** How its guests leave. */
+export function modeOf({ mode, vms }: EjectOptions): Mode {
+  return mode ?? (vms.some(({ image }) => isGuestSource(image)) ? 'auto' : 'stop');
+}
+
+/** A guest may run at the destination before all of its memory is there. */
+export function isLive(options: EjectOptions): boolean {
+  return (
+    options.to !== undefined && modeOf(options) !== 'stop' && options.vms.some(({ image }) => isGuestSource(image))
+  );
+}
+
+/** Pages of a frame, at most; undefined: as many as it takes. */
+export function framePages(options: EjectOptions): number | undefined {
+  return isLive(options) && EARLY.has(modeOf(options)) ? SMALL_FRAME_PAGES : undefined;
+}
 
 /** Everything goes straight to the destination: no node keeps anything. */
 export function isDirect({ direct, park, intermediates }: EjectOptions): boolean {
@@ -18,6 +86,7 @@ export function checkOptions(options: EjectOptions): void {
   requireInteger('replicas', replicas, 1, MAX_REPLICAS);
   if ((to === undefined) === (park === undefined)) throw bad('it goes to a destination, or is parked: one of the two');
   if (park && !vmKey) throw bad('a parked VM needs a key of its own, or nobody could ever read it');
+  checkMode(options);
   if (vmKey && vmKey.byteLength !== KEY_BYTES)
     throw bad(`its key has ${vmKey.byteLength} bytes: it needs ${KEY_BYTES}`);
   if (isDirect(options)) {
@@ -33,6 +102,27 @@ export function checkOptions(options: EjectOptions): void {
       `${replicas} copies of each frame need as many different nodes, and ${listed} are named: name more, or ask for fewer`,
     );
   }
+}
+
+function checkMode(options: EjectOptions): void {
+  const { vms, park, maxDowntimeMs, rounds } = options;
+  const mode = modeOf(options);
+  for (const { name, image, priority = 1 } of vms) {
+    if (mode !== 'stop' && mode !== 'auto' && !isGuestSource(image)) {
+      throw bad(`${name} is no guest, and stands still while it leaves: it has no mode but stop`);
+    }
+    if (!(priority > 0 && priority <= MAX_PRIORITY)) {
+      throw bad(`the priority of ${name} is ${priority}: it must be above 0, and ${MAX_PRIORITY} at most`);
+    }
+  }
+  if (park && (mode === 'post-copy' || mode === 'hybrid')) {
+    throw bad(`${mode} runs a guest at the destination while its pages follow: parked, there is none`);
+  }
+  if (rounds !== undefined) requireInteger('rounds', rounds, 1, MAX_ROUNDS);
+  if (rounds !== undefined && !ROUNDS.has(mode)) throw bad(`rounds are for auto, pre-copy and hybrid, not for ${mode}`);
+  if (maxDowntimeMs === undefined) return;
+  if (!(maxDowntimeMs > 0)) throw bad(`a downtime of ${maxDowntimeMs} ms is too short`);
+  if (mode !== 'auto' && mode !== 'pre-copy') throw bad(`a longest downtime is for auto and pre-copy, not for ${mode}`);
 }
 
 function bad(text: string): AbdmError {

@@ -1,135 +1,116 @@
 // The source: reads images straight into the engine's memory, divides them, and scatters the frames over the nodes (host/mam/scatter.ts). The exit is when
-// the last frame and the index of all of them are where they should be; then the source may go, whether there is a destination or not.
+// the last frame and the index of all of them are where they should be, and every guest runs elsewhere or can be run from the nodes; then the source may
+// go, whether there is a destination or not.
+//
+//   departure.ts     one VM: its rounds, when it stops, when it may run elsewhere
+//   division.ts      pages become frames: whose turn it is (schedule.ts), what somebody waits for (requests.ts), what was lost
+//   link.ts          what the destination is told, and says
 //
 // What may go wrong before the exit, and what becomes of it:
 //   a node refuses a frame, is silent, or is gone      the frame goes to others
-//   all nodes that had a frame are gone                it is divided again: the image has not changed
+//   all nodes that had a frame are gone                it is divided again; if its guest has written to it since, its pages are sent in other frames
 //   the destination is gone                            scattering goes on, and it is told everything when it comes back; if not, the VM waits at the nodes
+//   one VM fails: its guest is gone, say               it alone is over, and the others go on
 //   the destination gives up, or the operator          aborted
 //   no node has room, for 10 s                         aborted: NO_ROOM
-//   the image cannot be read                           aborted: IMAGE
-//   any of these when the nodes know already           paused-recoverable: the destination may go on without us, so nothing is taken away
-// Aborted means: the destination is told why, the nodes are told to forget the frames, and the VM stays here, as it was.
+//   the image cannot be read                           aborted: IMAGE, that VM
+//   any of these when the nodes know already,          paused-recoverable: the destination may go on without us, so nothing is taken away
+//     or a guest was given away
+// Aborted means: the destination is told why, the nodes are told to forget the frames, and the VM stays here, as it was, and runs if it ran.
 //
 // With no nodes (direct) everything goes straight to the destination, and whatever happens to it aborts the migration.
 
 import { randomBytes } from 'node:crypto';
-import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
-import { KEY_BYTES, PAGE_BYTES } from '../../bindings/abi.js';
-import type { Compression } from '../../bindings/divider.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KEY_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import type { ImageSource } from '../image/image.js';
+import { isGuestSource } from '../image/image.js';
 import { Framer } from '../mam/framer.js';
 import { NodeIndex } from '../mam/index.js';
 import type { Kept } from '../mam/ledger.js';
 import { Scatter } from '../mam/scatter.js';
 import { migrationSecret } from '../mam/secret.js';
-import { reasonOf, type Status, type Summary, usage, type VmSummary } from '../summary.js';
+import { type Mode, type Notice, reasonOf, type Status, type Summary, usage, type VmSummary } from '../summary.js';
 import { RateLimit } from '../wire/rate.js';
-import { isSecured, OPEN, type Security } from '../wire/security.js';
+import { isSecured, OPEN } from '../wire/security.js';
+import { Departure, type Gang } from './departure.js';
+import { Division } from './division.js';
 import { DestinationLink } from './link.js';
-import { checkOptions, isDirect } from './options.js';
+import { checkOptions, type EjectOptions, framePages, isDirect, isLive, modeOf } from './options.js';
+import { Pace } from './pace.js';
 
-/** What leaves, and where to. */
-export interface EjectOptions {
-  vms: readonly { name: string; image: ImageSource }[];
-  /** HOST:PORT of the destination. */
-  to?: string;
-  /** Instead of a destination: everything stays at the nodes until somebody claims it, or the lease runs out. */
-  park?: { leaseMs: number };
-  /** The key of parked VMs, 32 bytes: who has it can read them. */
-  vmKey?: Uint8Array;
-  /** HOST:PORT of each intermediate, or whoever announces itself; empty: frames go straight to the destination. */
-  intermediates: readonly string[] | 'announced';
-  /** Where announcements are heard: HOST:PORT. */
-  announcements?: readonly string[];
-  /** Frames go straight to the destination, and nowhere else. */
-  direct?: boolean;
-  /** Copies of each frame. Default 1. */
-  replicas?: number;
-  security?: Security;
-  /** Default lz4. */
-  compress?: Compression;
-  /** Bytes of frames a second, at most. */
-  rateBytesPerS?: number;
-  /** How long the destination may take to answer, in milliseconds. Default 30,000. */
-  answerMs?: number;
-}
+export type { EjectOptions } from './options.js';
 
 const ANSWER_MS = 30_000;
+const MAX_DOWNTIME_MS = 300;
 /** A destination that does not confirm the exit within this is not waited for, where there are nodes. */
 const CONFIRM_MS = 3_000;
 /** Frames that are complete stay so long at nodes that nobody is connected to. */
 const LEASE_MS = 600_000;
 /** How long a destination is given to hear why the migration is over, before the nodes forget the frames. */
 const FAIL_MS = 500;
+/** As bad as the worst of its VMs. */
+const WORST_FIRST = ['paused-recoverable', 'aborted', 'completed'] as const;
 
 /** A migration as its source sees it. Create, then `run` once. The images stay open; they are the caller's. */
 export class Ejection {
   readonly #options: EjectOptions;
+  readonly #mode: Mode;
   readonly #direct: boolean;
+  readonly #answerMs: number;
   readonly #started = performance.now();
-  readonly #vms: VmSummary[];
-  readonly #totalBytes: number;
+  readonly #departures: readonly Departure[];
   readonly #limit: RateLimit;
+  readonly #pace = new Pace();
   /** Aborts the run: by `cancel`, a destination that gives up, or a frame that no node takes. */
   readonly #abort = new AbortController();
+  readonly #notices: Notice[] = [];
   #phase: Status['phase'] = 'preparing';
-  #doneBytes = 0;
   #frameBytes = 0;
   #exitTimeMs: number | null = null;
+  /** The nodes were told that all of it is there. */
   #committed = false;
   /** The destination has said that it will not run it. */
   #givenUp = false;
   #index: NodeIndex | null = null;
   #scatter: Scatter | null = null;
-  #framer!: Framer;
+  #framer: Framer | null = null;
+  #division: Division | null = null;
   #link: DestinationLink | null = null;
-  /** The end of the work on frames that have to be divided again. */
-  #again: Promise<void> = Promise.resolve();
-  /** Resolved whenever memory for frames is free or something ends. */
-  #waiting: (() => void)[] = [];
 
   /** @throws {AbdmError} USAGE if the options do not fit each other. */
   constructor(options: EjectOptions) {
     checkOptions(options);
     this.#options = options;
+    this.#mode = modeOf(options);
     this.#direct = isDirect(options);
+    this.#answerMs = options.answerMs ?? ANSWER_MS;
     this.#limit = new RateLimit(options.rateBytesPerS);
-    this.#totalBytes = options.vms.reduce((sum, { image }) => sum + image.bytes, 0);
-    this.#vms = options.vms.map(({ name, image }) => ({
-      name,
-      imageBytes: image.bytes,
-      pages: image.pages,
-      zeroPages: 0,
-      duplicatePages: 0,
-      compressedPages: 0,
-      normalPages: 0,
-      exitTimeMs: null,
-      totalMigrationTimeMs: null,
-      downtimeMs: null,
-      verified: null,
-      mode: 'stop',
-      dirtySyncCount: 0,
-      postcopyRequests: 0,
-      faults: null,
-      outcome: 'aborted',
-      reason: null,
-    }));
+    const { vms, rounds = null, maxDowntimeMs = MAX_DOWNTIME_MS } = options;
+    const gang = this.#gang();
+    this.#departures = vms.map(({ name, image, priority = 1 }, vm) => {
+      return new Departure({ vm, name, image, weight: priority, mode: this.#mode, rounds, maxDowntimeMs }, gang);
+    });
   }
 
   /** How far it has come. */
   status(): Status {
     const trouble = this.#link?.trouble;
+    const sum = (of: (departure: Departure) => number) => this.#departures.reduce((all, one) => all + of(one), 0);
     return {
       phase: this.#phase,
-      doneBytes: this.#doneBytes,
-      totalBytes: this.#totalBytes,
+      doneBytes: sum(({ doneBytes }) => doneBytes),
+      totalBytes: sum(({ image }) => image.bytes),
       wireBytes: this.#frameBytes,
       mergedBytes: this.#link?.mergedBytes ?? null,
       rateBytesPerS: this.#limit.bytesPerS,
       nodes: this.#scatter?.mam.shares ?? [],
-      warnings: [...(trouble ? [trouble.message] : []), ...(this.#scatter?.mam.warnings ?? [])],
+      vms: this.#departures.map((departure) => departure.status()),
+      warnings: [
+        ...(trouble ? [trouble.message] : []),
+        ...(this.#scatter?.mam.warnings ?? []),
+        ...this.#notices.map(({ message }) => message),
+      ],
       reason: reasonOf((this.#abort.signal.reason as AbdmError | undefined) ?? null),
     };
   }
@@ -137,44 +118,50 @@ export class Ejection {
   /** Bytes of frames a second from now on; null: no limit. */
   setRate(bytesPerS: number | null): void {
     this.#limit.set(bytesPerS);
+    this.#division?.wake();
   }
 
   /**
-   * Ends it as aborted, as soon as the batch at hand is done: nothing stays at the nodes, the images are as they were. False, and nothing happens, if it is
-   * too late: others may have taken over.
+   * Ends it as aborted, as soon as the batch at hand is done: nothing stays at the nodes, the images are as they were, guests go on. False, and nothing
+   * happens, if it is too late: others may have taken over.
    */
   cancel(reason = 'cancelled'): boolean {
-    if (this.#committed) return false;
+    if (this.committed) return false;
     this.#fail(new AbdmError('CANCELLED', reason));
     return true;
   }
 
-  /** Others may have taken over: there is no way back by ourselves, and what was stopped for its image must not go on while the end is not known. */
+  /** Others may have taken over, one VM at least: there is no way back by ourselves. */
   get committed(): boolean {
-    return this.#committed;
+    return this.#committed || this.#departures.some(({ giving }) => !giving.isOurs);
+  }
+
+  /** Others may have taken over this VM: what was stopped for its image must not go on while the end is not known. */
+  isInDoubt(vm: number): boolean {
+    const { giving, summary } = this.#departures[vm]!;
+    if (this.#phase === 'done') return summary.outcome === 'paused-recoverable';
+    return this.#committed || !giving.isOurs;
   }
 
   /** Migrates. Never throws for what may happen to a migration: the summary says what did. */
   async run(): Promise<Summary> {
+    let error: AbdmError | null = null;
     try {
       await this.#migrate();
-      return this.#summary(null);
     } catch (cause) {
       // What broke first is the reason; what follows from it is not.
-      const error = this.#abort.signal.aborted ? (this.#abort.signal.reason as AbdmError) : asAbdmError(cause);
+      error = this.#abort.signal.aborted ? (this.#abort.signal.reason as AbdmError) : asAbdmError(cause);
       this.#fail(error);
-      // Somebody else may be about to run it: nothing is taken away, and nobody here may.
-      if (this.#isInDoubt) return this.#summary(error);
-      // The destination first: it would find frames missing otherwise, and take that for the reason.
-      await Promise.race([this.#link?.fail(error), sleep(FAIL_MS)]);
-      await this.#scatter?.drop();
-      return this.#summary(error);
-    } finally {
-      this.#phase = 'done';
-      this.#link?.end();
-      this.#scatter?.end();
-      this.#index?.close();
+      await this.#goBack(error);
     }
+    const vms = this.#departures.map((departure) => departure.conclude(error, this.#isInDoubt));
+    await Promise.all(this.#departures.map((departure) => departure.end()));
+    this.#phase = 'done';
+    this.#division?.end();
+    this.#link?.end();
+    this.#scatter?.end();
+    this.#index?.close();
+    return this.#summary(vms, error);
   }
 
   async #migrate(): Promise<void> {
@@ -183,8 +170,12 @@ export class Ejection {
     const key = vmKey ? migrationSecret(vmKey, migration) : randomBytes(KEY_BYTES);
     const token = to === undefined ? null : randomBytes(16).toString('hex');
     const sealed = isSecured(security);
-    const shapes = vms.map(({ name, image: { bytes, pages, regions } }) => {
-      return { name, bytes, pages, regions: regions.map((region) => ({ ...region })) };
+    const live = isLive(this.#options);
+    const batchPages = framePages(this.#options);
+    const shapes = vms.map(({ name, image }) => {
+      const { bytes, pages, regions } = image;
+      const shape = { name, bytes, pages, regions: regions.map((region) => ({ ...region })) };
+      return isGuestSource(image) ? { ...shape, guest: true as const } : shape;
     });
     if (!this.#direct) {
       const listed = intermediates === 'announced' ? undefined : intermediates;
@@ -203,8 +194,14 @@ export class Ejection {
       parked: park !== undefined,
       leaseMs: park?.leaseMs ?? LEASE_MS,
       token,
+      live,
+      ...(batchPages && { batchPages }),
+      onGiven: ({ id }, straight) => {
+        if (straight && live) this.#framer!.setUnfetchable(id);
+      },
       onStored: (frame) => this.#onStored(frame),
-      onLost: (frames) => this.#divideAgain(frames),
+      onVoid: (frame) => this.#link?.voided(frame),
+      onLost: (frames) => this.#division!.lost(frames),
       onError: (error) => this.#fail(error),
     });
     this.#scatter = scatter;
@@ -213,7 +210,18 @@ export class Ejection {
       compress: this.#options.compress ?? 'lz4',
       sealed,
       withMeta: !this.#direct && to !== undefined,
-      onFree: () => this.#wake(),
+      live,
+      ...(batchPages && { batchPages }),
+      onFree: () => this.#division?.wake(),
+    });
+    this.#division = new Division({
+      departures: this.#departures,
+      framer: this.#framer,
+      scatter,
+      limit: this.#limit,
+      pace: this.#pace,
+      fetchable: live && !this.#direct,
+      signal: this.#abort.signal,
     });
     if (to !== undefined) {
       this.#link = new DestinationLink({
@@ -223,7 +231,7 @@ export class Ejection {
         once: this.#direct,
         signal: this.#abort.signal,
         announcement: () => ({
-          mode: 'stop',
+          mode: this.#mode,
           direct: this.#direct,
           key: Buffer.from(key).toString('hex'),
           sealed,
@@ -234,7 +242,23 @@ export class Ejection {
           elapsedMs: this.#elapsedMs(),
         }),
         kept: () => (this.#direct ? [] : scatter.ledger.kept()),
-        onReady: () => scatter.addDestination(to),
+        voided: () => scatter.ledger.voided(),
+        events: {
+          onLoaded: (vm, guest) => this.#departures[vm]!.onLoaded(guest),
+          onRunning: (vm) => this.#departures[vm]!.onRunning(),
+          onFault: (vm, pfns) => this.#onFault(this.#departures[vm]!, pfns),
+          onVmOver: (vm, error) => this.#departures[vm]!.onOver(error),
+        },
+        onReady: (reports) => {
+          scatter.addDestination(to);
+          for (const departure of this.#departures) {
+            if (departure.error) this.#link!.vmOver(departure.vm, departure.error);
+            else departure.onLinked(reports[departure.vm] ?? null);
+          }
+        },
+        onBroken: () => {
+          for (const departure of this.#departures) departure.onLinkLost();
+        },
         onForgotten: () => scatter.loseDestination(),
         onOver: (error) => {
           this.#givenUp = true;
@@ -247,7 +271,9 @@ export class Ejection {
     if (this.#link) await this.#answered(this.#link.announce(), 'say that it is ready');
 
     this.#phase = 'dividing';
-    for (const [vm, { image }] of vms.entries()) await this.#divideImage(vm, image);
+    this.#division.run().catch((error) => this.#fail(asAbdmError(error)));
+    await Promise.all(this.#departures.map((departure) => departure.run()));
+    this.#abort.signal.throwIfAborted();
     if (!this.#direct) this.#link?.waitNoLonger();
     await this.#finish();
     await this.#confirm();
@@ -257,6 +283,7 @@ export class Ejection {
   async #finish(): Promise<void> {
     await this.#scatter!.finish(this.#abort.signal, () => {
       this.#committed = true;
+      for (const departure of this.#departures) departure.giveToNodes();
     });
     this.#exitTimeMs = this.#elapsedMs();
   }
@@ -278,63 +305,75 @@ export class Ejection {
     }
   }
 
-  async #divideImage(vm: number, image: ImageSource): Promise<void> {
-    const summary = this.#vms[vm]!;
-    const framer = this.#framer;
-    const before = { ...framer.counts };
-    for (let pfn = 0; pfn < image.pages; pfn += framer.batchPages) {
-      await this.#room();
-      const pages = Math.min(framer.batchPages, image.pages - pfn);
-      image.read(pfn, pages, framer.batch.bytes, 0);
-      for (const frame of framer.divide({ vm, base: pfn, pages })) {
-        this.#limit.take(frame.bytes.byteLength);
-        this.#scatter!.put(frame);
-      }
-      this.#doneBytes += Math.min(pages * PAGE_BYTES, image.bytes - pfn * PAGE_BYTES);
-      for (const kind of ['zeroPages', 'duplicatePages', 'compressedPages', 'normalPages'] as const) {
-        summary[kind] = framer.counts[kind] - before[kind];
-      }
-      // Acknowledgements and the destination's word are heard between batches.
-      await setImmediate();
+  /** It is over: what is still ours goes on here, and nothing of that stays elsewhere. */
+  async #goBack(error: AbdmError): Promise<void> {
+    // Nobody else can run these: RUN was not said, and the nodes were not told.
+    await Promise.all(this.#departures.map((departure) => departure.comeBack()));
+    if (this.committed && !(this.#givenUp && this.#departures.every(({ giving }) => giving.isOurs))) {
+      // Somebody else may be about to run one: nothing is taken away from him.
+      if (!this.#committed)
+        for (const { vm, giving } of this.#departures) if (giving.isOurs) this.#link?.vmOver(vm, error);
+      return;
     }
-    if (image.pages === 0) summary.exitTimeMs = this.#elapsedMs();
+    // The destination first: it would find frames missing otherwise, and take that for the reason.
+    await Promise.race([this.#link?.fail(error), sleep(FAIL_MS)]);
+    await this.#scatter?.drop();
   }
 
-  /** Frames that nobody has any more: the images still do. */
-  #divideAgain(frames: readonly Kept[]): void {
-    this.#again = this.#again
-      .then(async () => {
-        for (const frame of frames) {
-          await this.#room();
-          this.#options.vms[frame.vm]!.image.read(frame.base, frame.pages, this.#framer.againBatch.bytes, 0);
-          const again = this.#framer.divideAgain(frame);
-          this.#limit.take(again.bytes.byteLength);
-          this.#scatter!.put(again);
-        }
-      })
-      .catch((error) => this.#fail(asAbdmError(error)));
+  /** What the VMs share; most of it comes only when the migration runs. */
+  #gang(): Gang {
+    const ejection = this;
+    return {
+      get link() {
+        return ejection.#link;
+      },
+      get scatter() {
+        return ejection.#scatter!;
+      },
+      get framer() {
+        return ejection.#framer!;
+      },
+      pace: this.#pace,
+      direct: this.#direct,
+      answerMs: this.#answerMs,
+      signal: this.#abort.signal,
+      onTodo: () => this.#division!.wake(),
+      onOver: (departure) => this.#onOver(departure),
+      notice: (notice) => {
+        this.#notices.push(notice);
+        this.#options.onNotice?.(notice);
+      },
+      elapsedMs: () => this.#elapsedMs(),
+    };
+  }
+
+  /** One VM is over; when it was the last, all of it is. */
+  #onOver(departure: Departure): void {
+    const error = departure.error!;
+    if (this.#departures.every(({ error }) => error)) return this.#fail(error);
+    this.#division?.over(departure);
+    this.#scatter?.leaveOut(departure.vm);
+    this.#link?.vmOver(departure.vm, error);
+    void departure.comeBack();
   }
 
   #onStored(frame: Kept): void {
     this.#frameBytes += frame.bytes;
     this.#link?.record(frame);
-    this.#vms[frame.vm]!.exitTimeMs = this.#elapsedMs();
+    const isLast = this.#scatter!.ledger.isIdle && !this.#departures.some(({ isReady }) => isReady);
+    this.#pace.acknowledged(frame.bytes, isLast);
+    for (const departure of this.#departures) departure.onStored(frame);
   }
 
-  /** Until there is memory for another batch, and the rate limit allows it. */
-  async #room(): Promise<void> {
-    const { signal } = this.#abort;
-    for (;;) {
-      signal.throwIfAborted();
-      const waitMs = this.#limit.waitMs;
-      if (waitMs > 0) await sleep(waitMs);
-      else if (this.#framer.hasRoom) return;
-      else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    }
+  #onFault(departure: Departure, pfns: readonly number[]): void {
+    if (departure.error) return;
+    departure.summary.postcopyRequests += pfns.length;
+    this.#division!.requests.ask(departure, pfns);
+    this.#division!.wake();
   }
 
   /** The destination's answer; or why it is not waited for any longer. */
-  async #answered(answer: Promise<void>, what: string, answerMs = this.#options.answerMs ?? ANSWER_MS): Promise<void> {
+  async #answered(answer: Promise<void>, what: string, answerMs = this.#answerMs): Promise<void> {
     const { to } = this.#options;
     const { signal } = this.#abort;
     // Nobody may be left to hear of it.
@@ -367,29 +406,27 @@ export class Ejection {
     return this.#committed && !this.#givenUp;
   }
 
-  #wake(): void {
-    for (const resolve of this.#waiting.splice(0)) resolve();
-  }
-
   #fail(error: AbdmError): void {
     if (!this.#abort.signal.aborted) this.#abort.abort(error);
-    this.#wake();
+    this.#division?.wake();
+    for (const departure of this.#departures) departure.wake();
   }
 
   #elapsedMs(): number {
     return performance.now() - this.#started;
   }
 
-  #summary(error: AbdmError | null): Summary {
+  #summary(vms: VmSummary[], error: AbdmError | null): Summary {
     const { park, replicas = 1 } = this.#options;
+    const outcomes = vms.map(({ outcome }) => outcome);
     return {
       type: 'summary',
       role: 'source',
-      outcome: error ? (this.#isInDoubt ? 'paused-recoverable' : 'aborted') : 'completed',
-      reason: reasonOf(error),
-      mode: 'stop',
+      outcome: WORST_FIRST.find((outcome) => outcomes.includes(outcome))!,
+      reason: reasonOf(error) ?? vms.find(({ reason }) => reason)?.reason ?? null,
+      mode: this.#mode,
       direct: this.#direct,
-      vms: this.#vms,
+      vms,
       exitTimeMs: error ? null : this.#exitTimeMs,
       totalMigrationTimeMs: null,
       wireBytes: { source: (this.#scatter?.mam.bytesOut ?? 0) + (this.#link?.bytesOut ?? 0), destination: null },

@@ -75,7 +75,7 @@ export class RecordWriter {
   ): boolean {
     const nodes = nodeIndexes.length;
     const first = pfns[pfnsFrom] ?? 0;
-    const fault = findFault(frameId, frameBytes, vm, pages, nodes, first);
+    const fault = findFault(state, frameId, frameBytes, vm, pages, nodes, first);
     if (fault !== null) throw new RangeError(fault);
     if (this.#end + FIXED_RECORD_BYTES + nodes + 2 * pages > this.#bytes.byteLength) return false;
     const view = this.#view;
@@ -161,11 +161,10 @@ export class RecordReader {
     const nodes = view.getUint8(start + 15);
     const first = view.getUint32(start + 20, true) * 2 ** 32 + view.getUint32(start + 16, true);
     const flags = view.getUint8(start + 24);
-    const fault = findFault(frameId, frameBytes, vm, pages, nodes, first);
-    if (fault !== null) throw bad(start, fault);
     const state = STATES[flags >> 1];
     if (state === undefined) throw bad(start, `flags are ${flags}`);
-    if (state !== 'kept' && nodes > 0) throw bad(start, `is ${state}, and at ${nodes} nodes`);
+    const fault = findFault(state, frameId, frameBytes, vm, pages, nodes, first);
+    if (fault !== null) throw bad(start, fault);
     if (vm >= this.#limits.vms) throw bad(start, `vm ${vm}, there are ${this.#limits.vms}`);
     const contiguous = (flags & CONTIGUOUS) !== 0;
     if (left < FIXED_RECORD_BYTES + nodes + (contiguous ? 0 : 2 * pages)) throw bad(start, 'is cut short');
@@ -199,6 +198,7 @@ export class RecordReader {
 }
 
 function findFault(
+  state: FrameState,
   frameId: number,
   frameBytes: number,
   vm: number,
@@ -211,6 +211,7 @@ function findFault(
   if (!(vm >= 0 && vm < MAX_VMS)) return `vm ${vm}`;
   if (!(pages >= 1 && pages <= FRAME_PAGES)) return `${pages} pages`;
   if (!(nodes >= 0 && nodes <= MAX_REPLICAS)) return `${nodes} nodes`;
+  if (state !== 'kept' && nodes > 0) return `is ${state}, and at ${nodes} nodes`;
   if (!(first >= 0 && first <= MAX_ID - 0xffff)) return `first pfn ${first}`;
   return null;
 }

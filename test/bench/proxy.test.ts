@@ -117,3 +117,33 @@ test('a connection is reset behind the frame that was asked for, and the next on
   await new Promise((resolve) => again.on('close', resolve).resume());
   expect(totals).toMatchObject({ frames: 3, resets: 1 });
 });
+
+test('a proxy that is cut resets what stands and what is made, and lets through again when it is mended', async () => {
+  const server = createServer((socket) => socket.on('error', () => {}).pipe(socket));
+  onTestFinished(() => void server.close());
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const totals: Totals = { frames: 0, tampered: 0, resets: 0, resetAt: null, lie: null };
+  const proxy = new TcpProxy(`127.0.0.1:${(server.address() as { port: number }).port}`, totals);
+  const port = Number((await proxy.listen()).split(':')[1]);
+  onTestFinished(() => proxy.close());
+  const { bytes } = frame(new Random('cut'), 1);
+  const open = () => {
+    const client = tcp(port, '127.0.0.1');
+    const error = new Promise<string>((resolve) =>
+      client.once('error', ({ code }: Error & { code?: string }) => resolve(code ?? '')),
+    );
+    const echo = new Promise<Buffer>((resolve) => client.once('data', resolve));
+    client.write(bytes);
+    return { client, error, echo };
+  };
+
+  const stands = open();
+  expect((await stands.echo).equals(bytes)).toBe(true);
+  proxy.rule = { cut: true };
+  expect(await stands.error).toBe('ECONNRESET');
+  expect(await open().error).toBe('ECONNRESET');
+  proxy.rule = {};
+  const again = open();
+  expect((await again.echo).equals(bytes)).toBe(true);
+  again.client.destroy();
+});

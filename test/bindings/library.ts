@@ -1,6 +1,14 @@
 // Divider and merger side by side, for tests of both.
 import { randomBytes } from 'node:crypto';
-import { type BatchPages, Divider, type DividerOptions, Merger, PAGE_BYTES, type PageSink } from 'abdm';
+import {
+  type BatchPages,
+  Divider,
+  type DividerOptions,
+  Merger,
+  type OnSuperseded,
+  PAGE_BYTES,
+  type PageSink,
+} from 'abdm';
 
 export const key = new Uint8Array(randomBytes(32));
 
@@ -60,11 +68,11 @@ export function divideImage(divider: Divider, image: Uint8Array, vm = 0): KeptFr
   return frames;
 }
 
-export function mergeFrame(merger: Merger, bytes: Uint8Array, sink: PageSink) {
+export function mergeFrame(merger: Merger, bytes: Uint8Array, sink: PageSink, onSuperseded?: OnSuperseded) {
   const slot = merger.acquire();
   try {
     slot.bytes.set(bytes.subarray(0, slot.bytes.length));
-    return merger.merge(slot, Math.min(bytes.length, slot.bytes.length), sink);
+    return merger.merge(slot, Math.min(bytes.length, slot.bytes.length), sink, onSuperseded);
   } finally {
     slot.release();
   }

@@ -24,11 +24,13 @@ export interface Totals {
 }
 
 export class TcpProxy {
-  rule: Rule = {};
   readonly #host: string;
   readonly #port: number;
   readonly #totals: Totals;
   readonly #tamperer = new Tamperer();
+  #rule: Rule = {};
+  /** Of each connection that stands: how to reset it. */
+  readonly #resets = new Set<() => void>();
   #server: Server | null = null;
   /** When the link is free again, by direction: milliseconds of performance.now. */
   readonly #freeAt: Record<Direction, number> = { up: 0, down: 0 };
@@ -38,6 +40,15 @@ export class TcpProxy {
     this.#host = target.slice(0, colon);
     this.#port = Number(target.slice(colon + 1));
     this.#totals = totals;
+  }
+
+  get rule(): Rule {
+    return this.#rule;
+  }
+
+  set rule(rule: Rule) {
+    this.#rule = rule;
+    if (rule.cut) for (const reset of this.#resets) reset();
   }
 
   /** Listens on a free port of loopback; resolves to its address. */
@@ -56,13 +67,22 @@ export class TcpProxy {
   }
 
   #accept(client: Socket): void {
+    if (this.#rule.cut) {
+      client.on('error', () => {});
+      client.resetAndDestroy();
+      return;
+    }
     const target = connect({ host: this.#host, port: this.#port, allowHalfOpen: true, noDelay: true });
     const reset = () => {
       client.resetAndDestroy();
       target.resetAndDestroy();
     };
     for (const socket of [client, target]) socket.on('error', reset);
-    client.on('close', () => target.destroy());
+    this.#resets.add(reset);
+    client.on('close', () => {
+      this.#resets.delete(reset);
+      target.destroy();
+    });
     target.on('close', () => client.destroy());
     this.#pump('up', client, target, reset);
     this.#pump('down', target, client, reset);
@@ -74,8 +94,8 @@ export class TcpProxy {
     from.on('data', async (chunk: Buffer) => {
       // One chunk at a time: the next one is read when this one has passed.
       from.pause();
-      while (this.rule.frozen && !from.destroyed) await later(20);
-      if (this.rule.deaf !== direction) {
+      while (this.#rule.frozen && !from.destroyed) await later(20);
+      if (this.#rule.deaf !== direction) {
         await this.#pace(direction, chunk.length);
         // TLS is none of our business: it begins with a byte that no message has.
         raw ||= chunk[0] === 0x16 && from.bytesRead === chunk.length;
@@ -87,7 +107,7 @@ export class TcpProxy {
       from.resume();
     });
     from.on('end', () => {
-      if (this.rule.deaf === direction) return;
+      if (this.#rule.deaf === direction) return;
       to.end(splitter.rest());
     });
   }
@@ -103,7 +123,7 @@ export class TcpProxy {
   }
 
   #edited(direction: Direction, message: Message): Buffer {
-    const { remembered, freeBytes } = this.rule;
+    const { remembered, freeBytes } = this.#rule;
     if (direction === 'down' && freeBytes !== undefined) return pretend(message, freeBytes);
     if (!remembered) return message.bytes;
     if (message.type === MessageType.HELLO) this.#tamperer.hello(bodyOf(message));
@@ -123,7 +143,7 @@ export class TcpProxy {
 
   /** Until the link has carried so many bytes more. */
   async #pace(direction: Direction, bytes: number): Promise<void> {
-    const { bytesPerS } = this.rule;
+    const { bytesPerS } = this.#rule;
     if (bytesPerS === undefined) return;
     const now = performance.now();
     this.#freeAt[direction] = Math.max(now, this.#freeAt[direction]) + (bytes / bytesPerS) * 1000;

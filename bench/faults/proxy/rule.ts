@@ -10,6 +10,8 @@ export interface Rule {
   readonly deaf?: Direction;
   /** Nothing passes either way, and nothing is thrown away. */
   readonly frozen?: boolean;
+  /** Every connection is reset: those that stand, and those that are made. */
+  readonly cut?: boolean;
   /** What is put here is kept in mind, so that other answers than the node's can be made of it. */
   readonly remembered?: boolean;
   /** WELCOME and STORED speak of so many free bytes. */

@@ -1,7 +1,8 @@
 // What happens to nodes: killed, stopped, cut off, slow, full, boasting.
 import { type Fault, type Run, undisturbed } from '../fault.js';
 import { BEFORE, moment, PHASES, type Phase } from '../moments.js';
-import type { Node, Scene } from '../scene.js';
+import type { Scene } from '../scene.js';
+import type { Node } from '../stage.js';
 
 /** Frames are given back within this when all is over. */
 const EMPTY_MS = 2_000;

@@ -27,7 +27,7 @@ async function lastNode(how: 'killed' | 'stopped') {
         if (isOver) return;
         if (type === MessageType.HELLO) {
           const room = { freeBytes: 1e9, memoryBytes: 1e9 };
-          const welcome = { protocol: 2, role: 'intermediate', id: 'a'.repeat(32), ...room };
+          const welcome = { protocol: 3, role: 'intermediate', id: 'a'.repeat(32), ...room };
           channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
         } else if (type === MessageType.PUT) {
           blocks.add(id);

@@ -16,7 +16,7 @@ async function node(...migrations: string[]) {
   const server = await listen('127.0.0.1:0', () => ({
     onMessage({ type }, body, channel) {
       const json = decodeJson(body, 'anything');
-      const room = { protocol: 2, role: 'intermediate', id: 'a'.repeat(32), freeBytes: 0, memoryBytes: 0 };
+      const room = { protocol: 3, role: 'intermediate', id: 'a'.repeat(32), freeBytes: 0, memoryBytes: 0 };
       const about = {
         vms: ['a', 'b'],
         parked: true,

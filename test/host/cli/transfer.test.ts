@@ -95,8 +95,9 @@ describe('several images leave together', () => {
     const [source, destination] = await move(files, dir, ['--intermediates', list]);
     expect([source.code, destination.code]).toEqual([0, 0]);
     for (const i of [1, 2, 3]) expect(same(join(dir, `in${i}`), join(dir, `vm${i}`))).toBe(true);
-    const [, second] = source.summary.vms;
-    expect(second.duplicatePages + second.zeroPages).toBe(400);
+    // They are divided in turns: of two pages that are the same, either may be the first.
+    const [first, second] = source.summary.vms;
+    expect(first.duplicatePages + second.duplicatePages + second.zeroPages).toBe(400);
     // Two nodes, and the destination itself.
     expect(source.summary.nodes).toHaveLength(3);
   });

@@ -169,11 +169,22 @@ describe('an announcement', () => {
   test('is read as it was sent', () => {
     const { key, ...rest } = read({});
     const { vms, token, sealed, replicas } = images;
-    expect(rest).toEqual({ direct: true, vms, token, sealed, replicas, nodes: [], elapsedMs: 5 });
+    expect(rest).toEqual({ mode: 'stop', direct: true, vms, token, sealed, replicas, nodes: [], elapsedMs: 5 });
     expect(key).toEqual(new Uint8Array(32).fill(0x11));
   });
 
+  test('says of each VM whether it is a guest', () => {
+    const vms = [
+      { ...vm, guest: true },
+      { ...vm, name: 'b', guest: false },
+      { ...vm, name: 'c' },
+    ];
+    expect(read({ vms, mode: 'auto' }).vms.map(({ guest }) => guest)).toEqual([true, undefined, undefined]);
+    for (const mode of ['auto', 'stop', 'pre-copy', 'post-copy', 'hybrid']) expect(read({ mode }).mode).toBe(mode);
+  });
+
   test.each<[string, object]>([
+    ['`guest`', { vms: [{ ...vm, guest: 1 }] }],
     ['`mode`', { mode: 'warp' }],
     ['`key`', { key: `${'11'.repeat(31)}zz` }],
     ['`vms` is empty', { vms: [] }],

@@ -33,7 +33,12 @@ async function destination() {
     },
   } as unknown as Merger;
   const control = await SourceControl.listen('127.0.0.1:0', KEY, MIGRATION, {
-    onImages: async () => {},
+    onImages: async () => [null],
+    onReady: () => {},
+    onDiscard: () => {},
+    onState: () => null,
+    onRun: async () => {},
+    onVmOver: () => {},
     onNodes: () => {},
     onRecords: () => {},
     onDivided: () => {},
@@ -42,7 +47,7 @@ async function destination() {
     onFrames: () => {
       got.lanes++;
       return new FrameLane(
-        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0 },
+        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0, isHeld: () => false },
         {
           onFrame: (id, slot, bytes) => {
             if (same(slot.bytes.subarray(0, bytes), pattern(BYTES, id))) got.frames.add(id);

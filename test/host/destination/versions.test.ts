@@ -1,7 +1,7 @@
 // Which version of a page is put in place: what is superseded is not fetched, nothing older comes over something newer, and nothing at all over what a guest
 // runs on.
 import { describe, expect, test } from 'vitest';
-import { discard, LiveNode, Maker, Scene, sleep } from './live.js';
+import { discard, LiveNode, Maker, type MemoryGuest, Scene, sleep } from './live.js';
 import { until } from './world.js';
 
 const range = (from: number, end: number) => Array.from({ length: end - from }, (_, i) => from + i);
@@ -247,11 +247,63 @@ test('a guest that has run before a destination is started again keeps what it h
     },
   });
   scene.kept(first!, second!, third!);
+  scene.session.sure(0);
   await until(() => scene.whole.length > 0, 'it is whole');
   expect(node.askedIds).toEqual([second!.id, third!.id]);
   expect(scene.guests[0]!.spoilt).toEqual([]);
   expect(scene.guests[0]!.page(3)[0]).toBe(0x5a);
   scene.expectPages(Object.fromEntries(range(20, 48).map((pfn) => [pfn, pfn])));
+});
+
+describe('a guest that has run before a destination is started again', () => {
+  const before = ([guest]: MemoryGuest[]) => void Object.assign(guest!, { hasRun: true, runs: true });
+
+  async function restarted() {
+    const maker = await Maker.create();
+    const old = maker.frame(fill(0, 16, 100));
+    const straight = maker.frame(fill(16, 24, 300));
+    const last = maker.frame({ 3: 903 });
+    const node = await LiveNode.start(old, last);
+    const scene = await Scene.open(maker, [24], [node], { before });
+    return { scene, node, old, straight, last };
+  }
+
+  test('gets no page before it is known which version is the last: the source says so, at the end of all', async () => {
+    const { scene, node, old, straight, last } = await restarted();
+    scene.kept(old);
+    scene.session.fault(0, 3);
+    expect(scene.lane().put(straight)).toBe(false);
+    await sleep(100);
+    expect([node.askedIds, scene.asked, scene.session.merger.frames]).toEqual([[], [], 0]);
+    scene.kept(last);
+    scene.session.sure(0);
+    expect(scene.lane().put(straight)).toBe(true);
+    await until(() => scene.whole.length > 0, 'it is whole');
+    scene.expectPages({ ...fill(0, 16, 100), ...fill(16, 24, 300), 3: 903 });
+    expect(scene.guests[0]!.spoilt).toEqual([]);
+  });
+
+  test('or the nodes have told of all frames that there are', async () => {
+    const { scene, node, old, straight, last } = await restarted();
+    scene.kept(old);
+    scene.session.divided(3);
+    expect(scene.lane().put(straight)).toBe(false);
+    await sleep(100);
+    expect([node.askedIds, scene.session.merger.frames]).toEqual([[], 0]);
+    scene.records([last], [straight, []]);
+    expect(scene.lane().put(straight)).toBe(true);
+    await until(() => scene.ending !== null, 'an end');
+    expect(scene.ending).toEqual({ how: 'whole' });
+    scene.expectPages({ ...fill(0, 16, 100), ...fill(16, 24, 300), 3: 903 });
+  });
+
+  test('or its source is gone, and nobody knows: then what it has not is lost', async () => {
+    const { scene, node, old } = await restarted();
+    scene.kept(old);
+    scene.session.forsaken();
+    expect(scene.ending).toMatchObject({ how: 'lost', lost: [{ ranges: [[0, 23]] }] });
+    expect(node.askedIds).toEqual([]);
+  });
 });
 
 describe('a VM is whole', () => {

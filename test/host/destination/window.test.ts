@@ -148,6 +148,7 @@ describe('frames of 64 KiB at nodes that do not answer', () => {
     });
     node.holdsBack = () => true;
     live.kept(...other, ...own);
+    live.session.sure(0);
     await sleep(50);
     expect(node.asked.length).toBe(2);
     live.lane().put(own[0]!);

@@ -20,8 +20,8 @@ test.each([
   ['=file:x', /expected NAME=IMAGE/],
   ['../up=file:x', /expected NAME=IMAGE/],
   [`${'a'.repeat(65)}=file:x`, /expected NAME=IMAGE/],
-  ['a=disk.img', /what kind of image it is; an image is one of file:PATH, process:PID/],
-  ['a=qemu:/run/qmp', /"qemu:" is not known; an image is one of file:PATH, process:PID/],
+  ['a=disk.img', /what kind of image it is; an image is one of file:PATH, process:PID, guest:SOCKET/],
+  ['a=qemu:/run/qmp', /"qemu:" is not known; an image is one of file:PATH, process:PID, guest:SOCKET/],
   ['a=constructor:x', /"constructor:" is not known/],
   ['a=file:', /expected file:PATH/],
   ['a=file:x\0y', /expected file:PATH/],
@@ -46,12 +46,12 @@ test('a file is opened and made by its name', async () => {
   const source = await openSource(parseImage(`a=file:${join(dir, 'in')}`));
   expect(source.bytes).toBe(5);
   await source.close();
-  const sink = sinkOpener(parseImage(`a=file:${join(dir, 'out')}`))(5);
+  const sink = await sinkOpener(parseImage(`a=file:${join(dir, 'out')}`))(5);
   await sink.discard();
 });
 
 test('a process is no place to write to', () => {
   expect(() => sinkOpener(parseImage('a=process:1'))).toThrow(
-    /a=process:1: this image cannot be written to; use file:PATH$/,
+    /a=process:1: this image cannot be written to; use file:PATH, guest:SOCKET$/,
   );
 });

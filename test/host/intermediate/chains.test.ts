@@ -23,7 +23,7 @@ async function mute(): Promise<{ address: string; id: string; puts: number }> {
     onMessage({ type }, _, channel) {
       if (type === MessageType.PUT) node.puts++;
       if (type !== MessageType.HELLO) return;
-      const welcome = { protocol: 2, role: 'intermediate', id: node.id, freeBytes: 1e9, memoryBytes: 1e9 };
+      const welcome = { protocol: 3, role: 'intermediate', id: node.id, freeBytes: 1e9, memoryBytes: 1e9 };
       channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
     },
   }));

@@ -26,7 +26,7 @@ export class Client implements ChannelHandler {
     const client = new Client();
     client.channel = await connect(address, client, { lingerMs: 200 });
     if (migration === null) return client;
-    client.channel.send(MessageType.HELLO, 0, encodeJson({ protocol: 2, role, migration }));
+    client.channel.send(MessageType.HELLO, 0, encodeJson({ protocol: 3, role, migration }));
     await client.next('WELCOME');
     return client;
   }

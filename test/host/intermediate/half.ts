@@ -22,7 +22,7 @@ export async function half(address: string, migration: string, id: number, bytes
   socket.on('data', (data) => {
     received = Buffer.concat([received, data]);
   });
-  const hello = encodeJson({ protocol: 2, role: 'source', migration });
+  const hello = encodeJson({ protocol: 3, role: 'source', migration });
   const put = message(MessageType.PUT, id, pattern(bytes, id));
   socket.write(message(MessageType.HELLO, 0, hello));
   socket.write(put.subarray(0, 16 + sent));

@@ -276,7 +276,7 @@ describe('an intermediate', () => {
     await source.put(1, pattern(MAX_FRAME_BYTES, 1));
     const socket = await rawTo(node.address);
     socket.pause();
-    const hello = encodeJson({ protocol: 2, role: 'destination', migration: MIGRATION });
+    const hello = encodeJson({ protocol: 3, role: 'destination', migration: MIGRATION });
     socket.write(message(MessageType.HELLO, 0, hello));
     // 32 MiB of GETs, far more than the kernel buffers, one chunk after the other: what was not taken here was not read there.
     const chunk = Buffer.alloc(64 * 1024, message(MessageType.GET, id));
@@ -313,12 +313,12 @@ describe('an intermediate', () => {
     const good = await Client.open(node.address);
     await good.put(1, pattern(1000, 1));
     const { HELLO, PUT, GET, DROP, FRAME, IMAGES, MERGED } = MessageType;
-    const hello = (fields: object) => encodeJson({ protocol: 2, role: 'source', migration: OTHER, ...fields });
+    const hello = (fields: object) => encodeJson({ protocol: 3, role: 'source', migration: OTHER, ...fields });
     const cases: [string, (client: Client) => void][] = [
       ['PUT before HELLO', (c) => c.channel.send(PUT, 1, pattern(10, 1))],
       ['GET before HELLO', (c) => c.channel.send(GET, 1)],
       ['DROP before HELLO', (c) => c.channel.send(DROP, 0)],
-      ['protocol 3, this intermediate speaks 2', (c) => c.channel.send(HELLO, 0, hello({ protocol: 3 }))],
+      ['protocol 2, this intermediate speaks 3', (c) => c.channel.send(HELLO, 0, hello({ protocol: 2 }))],
       ['`role` is none of', (c) => c.channel.send(HELLO, 0, hello({ role: 'root' }))],
       ['32 hexadecimal', (c) => c.channel.send(HELLO, 0, hello({ migration: 'x'.repeat(32) }))],
       ['33 characters', (c) => c.channel.send(HELLO, 0, hello({ migration: '1'.repeat(33) }))],
@@ -373,7 +373,7 @@ it('survives bytes that mean nothing', async () => {
   const node = await start();
   const good = await Client.open(node.address);
   await good.put(1, pattern(1000, 1));
-  const hello = message(MessageType.HELLO, 0, encodeJson({ protocol: 2, role: 'source', migration: OTHER }));
+  const hello = message(MessageType.HELLO, 0, encodeJson({ protocol: 3, role: 'source', migration: OTHER }));
   for (let seed = 0; seed < 60; seed++) {
     const socket = await rawTo(node.address);
     const noise = pattern(5000, seed);

@@ -32,6 +32,7 @@ describe('a migration', () => {
     const web = {
       migration: MIGRATION,
       vms: ['web', 'db'],
+      over: [],
       parked: true,
       complete: false,
       frames: 0,
@@ -44,11 +45,11 @@ describe('a migration', () => {
     for (const name of ['web', 'db']) expect(await MamNode.lookup(node.address, name)).toEqual([web]);
     expect(await MamNode.lookup(node.address, 'nobody')).toEqual([]);
     expect((await MamNode.lookup(node.address)).map(({ migration }) => migration)).toEqual([MIGRATION, OTHER]);
-    await source.register({ ...registration, complete: true, frames: 7 });
+    await source.register({ ...registration, over: ['db'], complete: true, frames: 7 });
     source.end();
     await until(() => node.status().connections === 1);
     const [left] = await MamNode.lookup(node.address, 'web');
-    expect(left).toMatchObject({ complete: true, frames: 7, sourceConnected: false });
+    expect(left).toMatchObject({ complete: true, over: ['db'], frames: 7, sourceConnected: false });
     expect(left!.expiresInMs).toBeGreaterThan(50_000);
     expect(left!.expiresInMs).toBeLessThanOrEqual(60_000);
   });
@@ -199,6 +200,21 @@ describe('a claim', () => {
     expect(await ada.release(TOKEN, 'ada')).toMatchObject({ granted: true, by: null });
     expect((await bob.claim(RIVAL, 'bob')).granted).toBe(true);
     expect((await ada.claim(TOKEN, 'ada')).granted).toBe(false);
+  });
+
+  test('for good stays with who has it, however long he is away, and he cannot give it back', async () => {
+    const node = await cluster.node({ claimStaleMs: 100 });
+    const [ada, bob] = [await cluster.connect(node), await cluster.connect(node)];
+    expect((await ada.claim(TOKEN, 'ada')).granted).toBe(true);
+    // Somebody else's word changes nothing.
+    expect((await bob.claim(RIVAL, 'bob', { forGood: true })).granted).toBe(false);
+    expect((await ada.claim(TOKEN, 'ada', { forGood: true })).granted).toBe(true);
+    expect(await ada.release(TOKEN, 'ada')).toMatchObject({ granted: false, by: 'ada' });
+    ada.end();
+    await sleep(300);
+    expect((await bob.claim(RIVAL, 'bob')).granted).toBe(false);
+    const again = await cluster.connect(node);
+    expect((await again.claim(TOKEN, 'ada, again')).granted).toBe(true);
   });
 
   test('comes with the registration for the destination that the source knows', async () => {

@@ -32,7 +32,7 @@ describe('an announcement', () => {
     const bytes = encodeAnnouncement(said, key);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     expect(Buffer.from(bytes.subarray(0, 4)).toString()).toBe('ABDA');
-    expect([...bytes.subarray(4, 8)]).toEqual([1, 0, 2, 0]);
+    expect([...bytes.subarray(4, 8)]).toEqual([1, 0, 3, 0]);
     expect(Buffer.from(bytes.subarray(8, 24)).toString('hex')).toBe(ID);
     const numbers = [24, 32, 40, 48, 56].map((at) => Number(view.getBigUint64(at, true)));
     expect(numbers).toEqual([said.startedMs, said.sequence, said.clockMs, said.freeBytes, said.memoryBytes]);

@@ -10,6 +10,7 @@ import {
   readRecords,
 } from '#abdm/host/mam/catalog.js';
 import type { NodeRef } from '#abdm/host/mam/keeper.js';
+import { RecordWriter } from '#abdm/host/wire/records.js';
 
 const manifest: Manifest = {
   migration: 'ab'.repeat(16),
@@ -63,6 +64,7 @@ describe('a block of records', () => {
       .uniqueArray(fc.integer({ min: 0, max: 60_000 }), { minLength: 1, maxLength: 64 })
       .map((pfns) => pfns.sort((a, b) => a - b)),
     holders: fc.uniqueArray(fc.integer({ min: 1, max: 200 }), { maxLength: 16 }),
+    isVoid: fc.boolean(),
     meta: fc.uint8Array({ minLength: 1, maxLength: 2000 }),
   });
 
@@ -70,16 +72,17 @@ describe('a block of records', () => {
     fc.assert(
       fc.property(fc.array(record, { maxLength: 40 }), (records) => {
         const writer = new RecordsWriter();
-        const written = records.map(({ holders, meta, ...rest }) => {
-          const nodes = holders.map(node);
-          const whole = { ...rest, nodes, ...(nodes.length === 0 && { meta }) };
+        const written = records.map(({ holders, meta, isVoid, ...rest }) => {
+          const nodes = isVoid ? [] : holders.map(node);
+          const whole = { ...rest, nodes, isVoid, ...(nodes.length === 0 && !isVoid && { meta }) };
           expect(writer.add(whole)).toBe(true);
           return whole;
         });
         expect(writer.records).toBe(records.length);
         const read: object[] = [];
-        readRecords(writer.take(), vms, ({ frameId, frameBytes, vm, pages, pfns }, nodes, meta) => {
-          const whole = { frameId, frameBytes, vm, pfns: [...pfns.subarray(0, pages)], nodes };
+        readRecords(writer.take(), vms, ({ frameId, frameBytes, vm, pages, pfns, state }, nodes, meta) => {
+          const isVoid = state === 'void';
+          const whole = { frameId, frameBytes, vm, pfns: [...pfns.subarray(0, pages)], nodes, isVoid };
           read.push(meta ? { ...whole, meta: meta.slice() } : whole);
         });
         expect(read).toEqual(written);
@@ -122,6 +125,13 @@ describe('a block of records', () => {
     const many = body.slice();
     many.set([1, 1]);
     expect(() => readRecords(many, vms, () => {})).toThrow(coded);
+  });
+
+  test('says nothing of frames that are on their way', () => {
+    const writer = new RecordWriter();
+    writer.add(1, 9, 0, [], [5], 1, 0, 'coming');
+    const body = new Uint8Array([0, 0, ...writer.take()]);
+    expect(() => readRecords(body, vms, () => {})).toThrow(coded);
   });
 
   test('of bytes that anybody made up is refused or read, and nothing worse', () => {

@@ -1,65 +1,24 @@
 // The client's side of the MAM: which nodes take a block, and what becomes of it when they do not.
-import { randomBytes } from 'node:crypto';
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
 import { Courier } from '#abdm/host/mam/courier.js';
 import { NodeIndex } from '#abdm/host/mam/index.js';
 import { Mam } from '#abdm/host/mam/mam.js';
 import type { Member } from '#abdm/host/mam/member.js';
 import { MamNode } from '#abdm/host/mam/node.js';
-import { Window } from '#abdm/host/mam/window.js';
+import { Window, windowLimits } from '#abdm/host/mam/window.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
-import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64s, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
+import { MAX_FRAME_BYTES, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
 import { OPEN } from '#abdm/host/wire/security.js';
 import { until } from '../wire/pair.js';
+import { type FakeNode, Fakes, silent, stored } from './fakes.js';
 
 const MIGRATION = 'ab'.repeat(16);
 const NOBODY: ReadonlySet<Member> = new Set();
-const listeners = new Set<Listener>();
+const fakes = new Fakes();
+const fakeNode = (...how: Parameters<Fakes['node']>) => fakes.node(...how);
 
-afterEach(async () => {
-  await Promise.all([...listeners].map((listener) => listener.close()));
-  listeners.clear();
-});
-
-interface FakeNode {
-  address: string;
-  puts: number[];
-  kill(): Promise<void>;
-}
-
-/** A node that says WELCOME and PONG, and to a PUT what `answer` says. */
-async function fakeNode(answer: (header: MessageHeader, channel: Channel) => void, freeBytes = 1e9): Promise<FakeNode> {
-  const id = randomBytes(16).toString('hex');
-  const puts: number[] = [];
-  const listener = await listen(
-    '127.0.0.1:0',
-    () => ({
-      onMessage(header, _body, channel) {
-        if (header.type === MessageType.HELLO) {
-          const welcome = { protocol: 2, role: 'intermediate', id, freeBytes, memoryBytes: freeBytes };
-          channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
-        } else if (header.type === MessageType.PING) channel.send(MessageType.PONG, 0);
-        else if (header.type === MessageType.PUT) {
-          puts.push(header.id);
-          answer(header, channel);
-        }
-      },
-    }),
-    { lingerMs: 50 },
-  );
-  listeners.add(listener);
-  const kill = () => {
-    listeners.delete(listener);
-    return listener.close();
-  };
-  return { address: `127.0.0.1:${listener.address.port}`, puts, kill };
-}
-
-const stored = ({ id }: MessageHeader, channel: Channel) =>
-  channel.send(MessageType.STORED, id, encodeU64s(1e9, 1e9, 1e9));
-const silent = () => {};
+afterEach(() => fakes.end());
 
 async function open(nodes: readonly FakeNode[], replicas = 1) {
   const index = await NodeIndex.open({ security: OPEN, listed: nodes.map(({ address }) => address) });
@@ -148,7 +107,7 @@ describe('a block', () => {
   test('is delivered when the chain has it, and given back then', async () => {
     const { courier } = await open([await fakeNode(stored), await fakeNode(silent)], 1);
     const sent = block(1);
-    const chain = await courier.send(sent, 1, false).then((members) => members.length);
+    const chain = await courier.send(sent, 1).then((members) => members.length);
     expect(chain).toBe(1);
     await until(() => sent.released === 1);
     expect(courier.outstanding).toBe(0);
@@ -166,7 +125,7 @@ describe('a block', () => {
     const { courier } = await open(nodes);
     for (let id = 1; id <= 20; id++) {
       const sent = block(id);
-      const [holder] = await courier.send(sent, id, false);
+      const [holder] = await courier.send(sent, id);
       expect(holder!.address).toBe(nodes[2]!.address);
       await until(() => sent.released === 1);
     }
@@ -181,7 +140,7 @@ describe('a block', () => {
         channel.send(MessageType.REFUSED, id, encodeJson(refusal));
       }),
     ]);
-    void courier.send(block(1), 1, false);
+    void courier.send(block(1), 1);
     await until(() => errors.length > 0);
     expect(errors[0]).toMatchObject({ code: 'PEER_ABORTED', message: /damaged \(FRAME_CHECKSUM\)/ });
   });
@@ -191,17 +150,17 @@ describe('a block', () => {
     const slow = await fakeNode((header, channel) => says && stored(header, channel));
     const fast = await fakeNode(stored);
     const { courier, mam } = await open([slow, fast]);
-    for (let id = 1; id <= 64; id++) await courier.send(block(id), id, false);
+    for (let id = 1; id <= 64; id++) await courier.send(block(id), id);
     const key = Array.from({ length: 100 }, (_, i) => i).find((i) => mam.best(i)[0]!.address === slow.address)!;
     says = false;
     const begun = performance.now();
-    expect((await courier.send(block(100), key, false))[0]!.address).toBe(fast.address);
+    expect((await courier.send(block(100), key))[0]!.address).toBe(fast.address);
     expect(performance.now() - begun).toBeGreaterThan(2_500);
     // It has answered to PING since: nobody knows yet that it does nothing else.
     await until(() => mam.best(key).some((member) => member.address === slow.address));
     courier.hurry = true;
     const hurried = performance.now();
-    expect((await courier.send(block(101), key, false))[0]!.address).toBe(fast.address);
+    expect((await courier.send(block(101), key))[0]!.address).toBe(fast.address);
     expect(performance.now() - hurried).toBeLessThan(2_000);
   });
 
@@ -209,7 +168,7 @@ describe('a block', () => {
     const nodes = [await fakeNode(silent), await fakeNode(silent)];
     const { courier, gone, mam } = await open(nodes);
     const sent = block(1, 260_000);
-    const delivered = courier.send(sent, 1, false);
+    const delivered = courier.send(sent, 1);
     const first = nodes.find(({ address }) => address === mam.best(1)[0]!.address)!;
     const second = nodes.find((node) => node !== first)!;
     await until(() => first.puts.length === 1);
@@ -222,8 +181,38 @@ describe('a block', () => {
 });
 
 describe('a window', () => {
+  test('lets as many bytes be on their way, whatever the size of frames', () => {
+    expect([windowLimits().frames, windowLimits(16).frames]).toEqual([16, 64]);
+    const window = new Window(windowLimits(16));
+    for (let i = 0; i < 64; i++) {
+      expect(window.isFull).toBe(false);
+      window.sent(100);
+    }
+    expect(window.isFull).toBe(true);
+  });
+
+  test('reaches as far ahead as it is told, from then on', async () => {
+    const limits = windowLimits();
+    const window = new Window(limits);
+    const settle = async () => {
+      for (let i = 0; i < 6; i++) {
+        window.sent(1_000_000);
+        await new Promise((resolve) => setTimeout(resolve, 60));
+        window.settled(1_000_000, 0);
+      }
+    };
+    await settle();
+    // About 16 MB a second.
+    expect(window.bytes).toBeGreaterThan(600_000);
+    const before = window.bytes;
+    limits.aheadMs = 10;
+    expect(window.bytes).toBe(2 * MAX_FRAME_BYTES);
+    limits.minBytes = 140_000;
+    expect(window.bytes).toBeCloseTo(Math.max(140_000, before / 10), -2);
+  });
+
   test('follows what the node acknowledges, between two frames and 8 MiB', async () => {
-    const window = new Window();
+    const window = new Window(windowLimits());
     expect(window.hasRoom(264_000)).toBe(true);
     window.sent(264_000);
     expect(window.hasRoom(264_000)).toBe(true);

@@ -6,7 +6,7 @@ import { parseAddress } from '#abdm/host/wire/address.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64s, type MessageHeader, MessageType } from '#abdm/host/wire/messages.js';
+import { encodeU64s, type MessageHeader, MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { Cluster, has, putAll, range } from '../intermediate/cluster.js';
 import { message, pattern, same, sleep, until } from '../wire/pair.js';
 
@@ -29,7 +29,7 @@ async function fakeNode(answer: (header: MessageHeader, channel: Channel) => voi
     onMessage(header, _body, channel) {
       if (header.type !== MessageType.HELLO) return answer(header, channel);
       const id = ids[Math.min(connections++, ids.length - 1)];
-      const welcome = { protocol: 2, role: 'intermediate', id, freeBytes: 1e9, memoryBytes: 1e9 };
+      const welcome = { protocol: PROTOCOL_VERSION, role: 'intermediate', id, freeBytes: 1e9, memoryBytes: 1e9 };
       channel.send(MessageType.WELCOME, 0, encodeJson(welcome));
     },
   }));
@@ -45,7 +45,13 @@ async function rawNode(onGet: (socket: Socket, connection: number) => void) {
     let asked = false;
     socket.on('error', () => {});
     socket.once('data', () => {
-      const welcome = { protocol: 2, role: 'intermediate', id: 'cd'.repeat(16), freeBytes: 1e9, memoryBytes: 1e9 };
+      const welcome = {
+        protocol: PROTOCOL_VERSION,
+        role: 'intermediate',
+        id: 'cd'.repeat(16),
+        freeBytes: 1e9,
+        memoryBytes: 1e9,
+      };
       socket.write(message(MessageType.WELCOME, 0, encodeJson(welcome)));
       socket.on('data', (bytes) => {
         if (asked || bytes[0] !== GET) return;

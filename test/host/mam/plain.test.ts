@@ -7,7 +7,7 @@ import { parseAddress } from '#abdm/host/wire/address.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { decodeJson, encodeJson } from '#abdm/host/wire/json.js';
-import { MessageType, messageName } from '#abdm/host/wire/messages.js';
+import { MessageType, messageName, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import type { Security } from '#abdm/host/wire/security.js';
 import { needTicket, preambleOf, type Ticket } from '#abdm/host/wire/tickets.js';
 import { Authority } from '../../certificates.js';
@@ -42,7 +42,7 @@ async function watched(count: number, security: Security) {
 async function byHand(node: Intermediate): Promise<{ talk: Channel; first: Probe; ticket: Ticket }> {
   const first = new Probe();
   const talk = await connect(node.address, first, { security: KEY, lingerMs: 200 });
-  talk.send(MessageType.HELLO, 0, encodeJson({ protocol: 2, role: 'source', migration: MIGRATION }));
+  talk.send(MessageType.HELLO, 0, encodeJson({ protocol: PROTOCOL_VERSION, role: 'source', migration: MIGRATION }));
   await until(() => first.messages.length > 0);
   const ticket = needTicket(decodeJson(first.messages[0]!.body, 'WELCOME'), 'ticket', 'WELCOME')!;
   return { talk, first, ticket };
@@ -200,7 +200,7 @@ describe('somebody on the way', () => {
 describe('a plain connection', () => {
   const { HELLO, REGISTER, LOOKUP, CLAIM, LEASE, LIST, DROP, STORED, FRAME } = MessageType;
   test.each<[string, MessageType, Uint8Array?]>([
-    ['HELLO', HELLO, encodeJson({ protocol: 2, role: 'source', migration: 'b'.repeat(32) })],
+    ['HELLO', HELLO, encodeJson({ protocol: PROTOCOL_VERSION, role: 'source', migration: 'b'.repeat(32) })],
     ['REGISTER', REGISTER, encodeJson({ ...REGISTRATION, vms: ['other'] })],
     ['LOOKUP', LOOKUP, encodeJson({})],
     ['CLAIM', CLAIM, encodeJson({ token: TOKEN, by: 'me' })],

@@ -24,7 +24,7 @@ beforeEach(async () => {
   destination = await listen('127.0.0.1:0', () => ({
     onMessage({ type }, _body, channel) {
       if (type === silentAt) return;
-      const welcome = { protocol: 2, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
+      const welcome = { protocol: 3, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
       if (type === HELLO) channel.send(WELCOME, 0, encodeJson(welcome));
       if (type === IMAGES) channel.send(READY, 0, encodeJson({}));
     },
@@ -73,7 +73,7 @@ describe('the exit', () => {
     const heard: string[] = [];
     const slow = await listen('127.0.0.1:0', () => ({
       onMessage({ type, id }, _body, channel) {
-        const welcome = { protocol: 2, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
+        const welcome = { protocol: 3, role: 'destination', freeBytes: 1e9, memoryBytes: 1e9 };
         if (type === HELLO) channel.send(WELCOME, 0, encodeJson(welcome));
         if (type === IMAGES) channel.send(READY, 0, encodeJson({}));
         if (type === MessageType.PUT) {

@@ -1,6 +1,15 @@
 // Reads a migration back from the nodes alone, as whoever has its key can: the manifest, the records, then each frame from its holders, in order.
 import { Merger, PAGE_BYTES } from 'abdm';
-import { decodeManifest, MANIFEST_ID, manifestParts, RECORDS_ID, readRecords } from '#abdm/host/mam/catalog.js';
+import {
+  decodeManifest,
+  decodeState,
+  MANIFEST_ID,
+  manifestParts,
+  RECORDS_ID,
+  readRecords,
+  STATE_ID,
+  stateIds,
+} from '#abdm/host/mam/catalog.js';
 import { MamNode } from '#abdm/host/mam/node.js';
 import { Opener } from '#abdm/host/mam/seal.js';
 import { migrationSecret } from '#abdm/host/mam/secret.js';
@@ -9,6 +18,8 @@ import { MemorySink } from '../../bindings/library.js';
 
 export interface Read {
   images: Uint8Array[];
+  /** Execution states, by VM; empty if there is none. */
+  states: Uint8Array[];
   names: string[];
   replicas: number;
   /** By frame: how many of the nodes have it in truth, and as many as the records say. */
@@ -43,8 +54,11 @@ export async function readBack(addresses: readonly string[], name: string, vmKey
   const manifest = decodeManifest(parts);
 
   const records = new Map<number, string[]>();
+  const voided = new Set<number>();
   for (const id of [...kept.keys()].filter((id) => id >= RECORDS_ID).sort((a, b) => a - b)) {
-    readRecords(await body(id), manifest.vms, ({ frameId }, holders) => {
+    if (id >= STATE_ID) continue;
+    readRecords(await body(id), manifest.vms, ({ frameId, state }, holders) => {
+      if (state === 'void') voided.add(frameId);
       records.set(
         frameId,
         holders.map((holder) => holder.id),
@@ -67,6 +81,7 @@ export async function readBack(addresses: readonly string[], name: string, vmKey
     slot.release();
   };
   for (const [id, holders] of records) {
+    if (voided.has(id)) continue;
     if (holders.length === 0) {
       direct.push(id);
       continue;
@@ -74,8 +89,16 @@ export async function readBack(addresses: readonly string[], name: string, vmKey
     copies.set(id, { kept: kept.get(id)?.length ?? 0, recorded: holders.length });
     await merge(id);
   }
-  for (const id of [...merger.wanted]) await merge(id);
+  while (merger.wanted.size > 0) for (const id of [...merger.wanted]) await merge(id);
+  if (!merger.complete && direct.length === 0) throw new Error('some pages are in no frame');
+  const states: Uint8Array[] = [];
+  for (const vm of manifest.vms.keys()) {
+    const ids = [...kept.keys()].filter((id) => id >= stateIds(vm)[0] && id < stateIds(vm)[1]).sort((a, b) => a - b);
+    const parts: Uint8Array[] = [];
+    for (const id of ids) parts.push(await body(id));
+    states.push(parts.length > 0 ? decodeState(parts) : new Uint8Array(0));
+  }
   for (const node of nodes) node.end();
   const images = sink.images.map((image, vm) => image.subarray(0, manifest.vms[vm]!.pages * PAGE_BYTES));
-  return { images, names: manifest.vms.map((vm) => vm.name), replicas: manifest.replicas, copies, direct };
+  return { images, states, names: manifest.vms.map((vm) => vm.name), replicas: manifest.replicas, copies, direct };
 }

@@ -195,7 +195,7 @@ describe.each([
     };
     const cases: [string, Uint8Array][] = [
       ['unknown type 0', forged((v) => v.setUint8(0, 0))],
-      ['unknown type 30', forged((v) => v.setUint8(0, 30))],
+      ['unknown type 37', forged((v) => v.setUint8(0, 37))],
       ['flags are 1', forged((v) => v.setUint8(1, 1))],
       ['the chain is 1, not 0', forged((v) => v.setUint8(2, 1))],
       ['the chain is 32768, not 0', forged((v) => v.setUint8(3, 128))],

@@ -12,7 +12,13 @@ import {
   maxBodyBytes,
   messageName,
 } from '#abdm/host/wire/messages.js';
-import { type FrameRecord, type RecordLimits, RecordReader, RecordWriter } from '#abdm/host/wire/records.js';
+import {
+  type FrameRecord,
+  type FrameState,
+  type RecordLimits,
+  RecordReader,
+  RecordWriter,
+} from '#abdm/host/wire/records.js';
 import { pattern } from './pair.js';
 
 describe('a header', () => {
@@ -28,7 +34,7 @@ describe('a header', () => {
       encodeHeader(bytes, 0, type, maxBodyBytes(type), 0);
       expect(decodeHeader(bytes, 0)).toEqual({ type, bodyBytes: maxBodyBytes(type), id: 0, chain: 0 });
       expect(() => encodeHeader(bytes, 0, type, maxBodyBytes(type) + 1, 0)).toThrow(RangeError);
-      expect(messageName(type)).toMatch(/^[A-Z]+$/);
+      expect(messageName(type)).toMatch(/^[A-Z_]+$/);
     }
   });
 
@@ -104,10 +110,12 @@ describe('a JSON body', () => {
 describe('records', () => {
   const limits: RecordLimits = { nodes: 5, vms: 3, imagePages: () => 1_000_000 };
   const collect = (body: Uint8Array, within = limits) => {
-    const out: { frameId: number; frameBytes: number; vm: number; nodes: number[]; pfns: number[] }[] = [];
+    const out: (Pick<FrameRecord, 'state' | 'frameId' | 'frameBytes' | 'vm'> & { nodes: number[]; pfns: number[] })[] =
+      [];
     new RecordReader(within).read(body, (r: FrameRecord) => {
       const nodes = [...r.nodeIndexes.subarray(0, r.nodes)];
       out.push({
+        state: r.state,
         frameId: r.frameId,
         frameBytes: r.frameBytes,
         vm: r.vm,
@@ -117,7 +125,9 @@ describe('records', () => {
     });
     return out;
   };
-  const record = fc.record({
+  const STATES: readonly FrameState[] = ['kept', 'coming', 'void'];
+  const anyRecord = fc.record({
+    state: fc.constantFrom(...STATES),
     frameId: fc.maxSafeNat(),
     frameBytes: fc.integer({ min: 1, max: MAX_FRAME_BYTES }),
     vm: fc.nat(2),
@@ -129,6 +139,10 @@ describe('records', () => {
       )
       .map(([first, deltas]) => [first, ...deltas.sort((a, b) => a - b).map((delta) => first + delta)]),
   });
+  // Only what is kept is at nodes.
+  const record = anyRecord.map((r) => ({ ...r, nodes: r.state === 'kept' ? r.nodes : [] }));
+  const add = (writer: RecordWriter, { frameId, frameBytes, vm, nodes, pfns, state }: ReturnType<typeof collect>[0]) =>
+    writer.add(frameId, frameBytes, vm, nodes, pfns, pfns.length, 0, state);
   const run = fc
     .nat(900_000)
     .chain((first) => fc.integer({ min: 1, max: 64 }).map((n) => Array.from({ length: n }, (_, i) => first + i)));
@@ -144,7 +158,7 @@ describe('records', () => {
     const writer = new RecordWriter();
     fc.assert(
       fc.property(records, (list) => {
-        for (const r of list) expect(writer.add(r.frameId, r.frameBytes, r.vm, r.nodes, r.pfns)).toBe(true);
+        for (const r of list) expect(add(writer, r)).toBe(true);
         expect(writer.records).toBe(list.length);
         expect(collect(writer.take())).toEqual(list);
       }),
@@ -155,9 +169,13 @@ describe('records', () => {
     const writer = new RecordWriter();
     writer.add(0x0102, 300, 2, [4, 1], [1000, 1001, 1002]);
     writer.add(7, 1, 0, [], [5, 9, 20], 2, 1);
+    writer.add(8, 1, 0, [], [6], 1, 0, 'coming');
+    writer.add(9, 1, 0, [], [6, 8], 2, 0, 'void');
     expect([...writer.take()]).toEqual([
       ...[2, 1, 0, 0, 0, 0, 0, 0, 44, 1, 0, 0, 2, 0, 3, 2, 0xe8, 3, 0, 0, 0, 0, 0, 0, 1, 4, 1],
       ...[7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11, 0],
+      ...[8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 3],
+      ...[9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 6, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 2, 0],
     ]);
   });
 
@@ -174,6 +192,7 @@ describe('records', () => {
     expect(() => writer.add(1, 1, 0, [], [5, 4])).toThrow(RangeError);
     expect(() => writer.add(1, 1, 0, [], [5, 70_000])).toThrow(RangeError);
     expect(() => writer.add(1, MAX_FRAME_BYTES + 1, 0, [], [5])).toThrow(RangeError);
+    expect(() => writer.add(1, 1, 0, [1], [5], 1, 0, 'coming')).toThrow(RangeError);
     expect(collect(writer.take()).length).toBe(1);
   });
 
@@ -197,7 +216,9 @@ describe('records', () => {
     expect(forged(15, 17)).toThrow('17 nodes');
     expect(forged(18, 255)).toThrow('pages');
     expect(forged(23, 1)).toThrow('first pfn');
-    expect(forged(24, 2)).toThrow('flags');
+    expect(forged(24, 2)).toThrow('is coming, and at 2 nodes');
+    expect(forged(24, 4)).toThrow('is void, and at 2 nodes');
+    for (const flags of [6, 7, 8, 255]) expect(forged(24, flags)).toThrow(`flags are ${flags}`);
     expect(forged(25, 5)).toThrow('node 5, there are 5');
     expect(forged(26, 3)).toThrow('node 3 twice');
     expect(forged(27, 1, true)).toThrow('ascend');
@@ -213,7 +234,7 @@ describe('records', () => {
         fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 4 }),
         (list, changes) => {
           const writer = new RecordWriter();
-          for (const r of list) writer.add(r.frameId, r.frameBytes, r.vm, r.nodes, r.pfns);
+          for (const r of list) add(writer, r);
           const body = writer.take();
           if (body.byteLength === 0) return;
           for (const [at, value] of changes) body[at % body.byteLength] = value;

@@ -261,7 +261,7 @@ describe('a listener with a key', () => {
     const socket = await raw(listener);
     const answer: Buffer[] = [];
     socket.on('data', (bytes) => answer.push(bytes));
-    socket.write(message(HELLO, 0, encodeJson({ protocol: 2 })));
+    socket.write(message(HELLO, 0, encodeJson({ protocol: 3 })));
     await once(socket, 'end');
     const reply = Buffer.concat(answer);
     expect(reply[0]).toBe(ERROR);

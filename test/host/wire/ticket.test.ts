@@ -101,7 +101,7 @@ describe.each([
     const bodies = [1, 2, 15, 16, 17, 1007, 1008, 1009, 5000, 100_001, MAX_FRAME_BYTES].map((bytes) =>
       pattern(bytes, bytes),
     );
-    channel.send(HELLO, 0, encodeJson({ protocol: 2 }));
+    channel.send(HELLO, 0, encodeJson({ protocol: 3 }));
     for (const [i, body] of bodies.entries()) channel.send(PUT, i, [body.subarray(0, 1), body.subarray(1)]);
     for (const i of bodies.keys()) channel.send(GET, i);
     channel.send(GET, 99);

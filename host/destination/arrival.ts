@@ -1,0 +1,168 @@
+// One VM's guest as it arrives: takes its execution state, and begins it when it may run. Whether it may is Taking's to say (ownership/taking.ts):
+//
+//   STATE            taken: LOADED is said. Before `run` a later one replaces it
+//   grant            RUN has come, or the nodes have everything: from now on it is ours, and never the source's again, unless we say that it will not run
+//   run              when it is loaded and granted; in mode stop only when every page is in place as well
+//
+// What is noted for the time after our death (state.ts) is noted before the guest is begun: a guest that has run is known as ours by whoever comes next.
+
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { GuestSink } from '../image/image.js';
+import type { Report } from '../ownership/giving.js';
+import { Taking } from '../ownership/taking.js';
+import { StateCollector } from './execution-state.js';
+
+export interface ArrivalOptions {
+  readonly sink: GuestSink;
+  /** Another guest was to run it, and is not there any more. */
+  readonly isLost: boolean;
+  /** It runs only when every page is in place. */
+  readonly waitsForAll: boolean;
+  /** Makes sure that nobody else may run it; false: it cannot be made sure, and is not run. */
+  permit(): Promise<boolean>;
+  /** Just before it is begun: what follows cannot be taken back. */
+  onBegin(): void;
+  /** It runs. */
+  onRunning(): void;
+  /** It cannot be begun, or is gone. */
+  onFailed(error: AbdmError): void;
+}
+
+export class Arrival {
+  readonly taking: Taking;
+  readonly sink: GuestSink;
+  /** The guest is not there any more. */
+  isGone = false;
+  readonly #options: ArrivalOptions;
+  readonly #parts = new StateCollector();
+  /** Work on the guest, one thing after the other. */
+  #work: Promise<void> = Promise.resolve();
+  #granted: boolean;
+  #whole = false;
+  #closed = false;
+  readonly #ran: Promise<void>;
+  #markRan!: () => void;
+  /** It runs, or never will. */
+  readonly settled: Promise<void>;
+  #markSettled!: () => void;
+
+  constructor(options: ArrivalOptions) {
+    const { sink } = options;
+    this.#options = options;
+    this.sink = sink;
+    this.taking = new Taking(sink.hasRun, options.isLost);
+    this.#granted = sink.hasRun;
+    this.#ran = new Promise((resolve) => {
+      this.#markRan = resolve;
+    });
+    this.settled = new Promise((resolve) => {
+      this.#markSettled = resolve;
+    });
+    if (sink.hasRun) this.#hasBegun();
+    sink.onGone = (cause) => {
+      this.isGone = true;
+      this.fail(cause instanceof AbdmError ? cause : new AbdmError('IMAGE', cause.message, { cause }));
+    };
+  }
+
+  /** What a source is told that comes, or comes back. */
+  get report(): Report {
+    return { state: this.taking.report, guest: this.sink.guestId };
+  }
+
+  /** The source may not run it any more, as far as it knows; so we must see to it. */
+  get isOurs(): boolean {
+    return this.#granted && this.taking.state !== 'refused';
+  }
+
+  /** It was begun: nobody can take that back. */
+  get hasRun(): boolean {
+    return this.taking.state === 'running';
+  }
+
+  /** A STATE body. Null if it is not the last part; else resolves when the guest has the state: to false if it has not, and needs none. @throws {AbdmError} PROTOCOL. */
+  take(body: Uint8Array): Promise<boolean> | null {
+    const state = this.#parts.take(body);
+    return state && this.load(state);
+  }
+
+  /** Gives the guest its execution state. Resolves to false if it did not take it. */
+  async load(state: Uint8Array): Promise<boolean> {
+    await this.#next(async () => {
+      if (!this.#isOpen) return;
+      await this.sink.load(state);
+      if (this.#isOpen) this.taking.loaded();
+      this.#begin();
+    });
+    return this.#isOpen && this.taking.state === 'loaded';
+  }
+
+  /** It may run, as far as the source is concerned. Resolves when it does; never, if it does not. @throws {AbdmError} PROTOCOL if it was never LOADED. */
+  run(): Promise<void> {
+    if (this.taking.state === 'waiting') throw new AbdmError('PROTOCOL', 'RUN came before the guest was LOADED');
+    return this.grant();
+  }
+
+  /** It may run as soon as it is loaded: everything is where we can reach it. Resolves when it runs. */
+  grant(): Promise<void> {
+    this.#granted = true;
+    this.#begin();
+    return this.#ran;
+  }
+
+  /** Every page is in place. */
+  whole(): void {
+    this.#whole = true;
+    this.#begin();
+  }
+
+  /** It will never run here; false if it has, or may have, and so cannot be refused. */
+  refuse(): boolean {
+    if (this.taking.state === 'running') return false;
+    this.taking.refuse();
+    return true;
+  }
+
+  /** It cannot go on. */
+  fail(error: AbdmError): void {
+    this.#options.onFailed(error);
+    this.#markSettled();
+  }
+
+  /** Nothing more is done with the guest. Resolves when what was being done is over. */
+  close(): Promise<void> {
+    this.#closed = true;
+    return this.#work;
+  }
+
+  get #isOpen(): boolean {
+    return !this.#closed && (this.taking.state === 'waiting' || this.taking.state === 'loaded');
+  }
+
+  #begin(): void {
+    void this.#next(async () => {
+      const { sink, waitsForAll, permit, onBegin, onRunning } = this.#options;
+      const isTurn = () => {
+        return !this.#closed && this.taking.state === 'loaded' && this.#granted && (this.#whole || !waitsForAll);
+      };
+      if (!isTurn() || !(await permit()) || !isTurn()) return;
+      this.taking.run();
+      onBegin();
+      await sink.run();
+      this.taking.ran();
+      onRunning();
+      this.#hasBegun();
+    });
+  }
+
+  /** One thing after the other; what fails is the VM's end, and not ours. */
+  #next(run: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(run).catch((cause) => this.fail(asAbdmError(cause)));
+    return this.#work;
+  }
+
+  #hasBegun(): void {
+    this.#markRan();
+    this.#markSettled();
+  }
+}

@@ -1,0 +1,568 @@
+// One VM on its way: what of it has to be sent, whether it stands still, and when it may run elsewhere. Who divides asks `todo`; who it belongs to is
+// `giving` (ownership/giving.ts).
+//
+//   an image that nobody writes to      all pages, and that was it
+//
+//   a guest, by mode                     rounds, while it runs here     it stops     before it runs there, there are
+//     stop                               none                           at once      all its pages
+//     pre-copy                           until the rest fits            then         all its pages, or the nodes have them
+//     hybrid, post-copy                  so many, or none               then         its execution state alone: pages follow, those first that it waits for
+//     auto                               as pre-copy, as long as that converges; otherwise as hybrid
+//
+// What happens to the link meanwhile: it is told everything again when it is back. A guest that only waits for that goes on here until then, unless the
+// nodes can hand it on without a link: they have its execution state where they have all its pages.
+
+import { PAGE_BYTES } from '../../bindings/abi.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import { type GuestSource, type ImageSource, isGuestSource } from '../image/image.js';
+import { MAX_STATE_BYTES } from '../mam/catalog.js';
+import type { Framer } from '../mam/framer.js';
+import type { Kept } from '../mam/ledger.js';
+import type { Frame, Scatter } from '../mam/scatter.js';
+import { Giving, type Report } from '../ownership/giving.js';
+import { type Mode, type Notice, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
+import { Changes } from './changes.js';
+import type { DestinationLink } from './link.js';
+import type { Pace } from './pace.js';
+import { type RoundLimits, Rounds } from './rounds.js';
+import type { Contender } from './schedule.js';
+import { Todo } from './todo.js';
+
+/** What the VMs of a migration share. */
+export interface Gang {
+  /** Null: there is no destination, they are parked. */
+  readonly link: DestinationLink | null;
+  readonly scatter: Scatter;
+  readonly framer: Framer;
+  readonly pace: Pace;
+  readonly direct: boolean;
+  /** How long the destination may take to answer. */
+  readonly answerMs: number;
+  /** Aborted: all of it is over. */
+  readonly signal: AbortSignal;
+  /** There is something to divide. */
+  onTodo(): void;
+  /** A VM is over, alone; its `error` says why. */
+  onOver(departure: Departure): void;
+  /** Something that the operator should know. */
+  notice(notice: Notice): void;
+  elapsedMs(): number;
+}
+
+export interface DepartureOptions {
+  readonly vm: number;
+  readonly name: string;
+  readonly image: ImageSource;
+  readonly weight: number;
+  readonly mode: Mode;
+  /** Null: there are the usual ones. */
+  readonly rounds: number | null;
+  readonly maxDowntimeMs: number;
+}
+
+/** Rounds, at most. */
+const PRE_COPY_ROUNDS = 30;
+const HYBRID_ROUNDS = 1;
+/** A destination that does not take a VM over within this is not waited for, where the nodes can hand it on. */
+const CONFIRM_MS = 3_000;
+/** How far ahead a destination is sent frames where its guest may wait for one that comes behind them. */
+const AHEAD = { ms: 8, minBytes: 128 * 1024 };
+
+export class Departure implements Contender {
+  readonly vm: number;
+  readonly image: ImageSource;
+  readonly guest: GuestSource | null;
+  readonly weight: number;
+  readonly todo: Todo;
+  readonly giving = new Giving();
+  readonly summary: VmSummary;
+  /** Why this VM is over. */
+  error: AbdmError | null = null;
+  /** Rounds begun, of a guest that runs here. */
+  round = 0;
+  readonly #name: string;
+  readonly #mode: Mode;
+  readonly #limits: RoundLimits;
+  readonly #gang: Gang;
+  readonly #changes = new Changes();
+  /** Frames from this id on are of memory that stands still: they can be made again. */
+  #stillFrom: number;
+  #isBegun = false;
+  #state: Uint8Array | null = null;
+  #stopping: Promise<void> | null = null;
+  #comingBack: Promise<void> | null = null;
+  /** What went wrong besides. */
+  #mishap = '';
+  #stoppedAt = 0;
+  /** How long it stood still before it went on here again. */
+  #stoodMs = 0;
+  /** Its pages wait until it runs elsewhere: its execution state comes first. */
+  #isHeld = false;
+  /** It stands still for the pages that are still to be sent. */
+  #isPressing = false;
+  /** Nothing but LOADED is missing. */
+  #mayGive = false;
+  /** By page: the frame that it is in. */
+  readonly #newest: Float64Array;
+  /** Frames that never come, as soon as what has to come instead is on its way. */
+  #void: Kept[] = [];
+  /** What was sent in the present round. */
+  readonly #sent = { pages: 0, bytes: 0 };
+
+  constructor({ vm, name, image, weight, mode, rounds, maxDowntimeMs }: DepartureOptions, gang: Gang) {
+    this.vm = vm;
+    this.image = image;
+    this.guest = isGuestSource(image) ? image : null;
+    this.weight = weight;
+    this.todo = new Todo(image.pages);
+    this.#newest = new Float64Array(image.pages);
+    this.#name = name;
+    this.#mode = this.guest ? mode : 'stop';
+    this.#limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
+    this.#gang = gang;
+    this.#stillFrom = this.guest ? Number.POSITIVE_INFINITY : 0;
+    this.summary = {
+      name,
+      imageBytes: image.bytes,
+      pages: image.pages,
+      zeroPages: 0,
+      duplicatePages: 0,
+      compressedPages: 0,
+      normalPages: 0,
+      exitTimeMs: null,
+      totalMigrationTimeMs: null,
+      downtimeMs: null,
+      verified: null,
+      mode: this.guest ? null : 'stop',
+      dirtySyncCount: 0,
+      postcopyRequests: 0,
+      faults: null,
+      outcome: 'aborted',
+      reason: null,
+    };
+  }
+
+  get isReady(): boolean {
+    return this.todo.count > 0 && !this.#isHeld;
+  }
+
+  get isPressing(): boolean {
+    return this.#isPressing;
+  }
+
+  /**
+   * What it is sent now takes the place of what was sent in rounds, of which the destination puts nothing in place any more that it does not have yet: so it
+   * could not make a duplicate of it.
+   */
+  get isAlone(): boolean {
+    return this.round > 0 && this.#stillFrom < Number.POSITIVE_INFINITY;
+  }
+
+  /** Its memory stood still when this frame was made, and still does. */
+  canMakeAgain({ id }: Kept): boolean {
+    return this.error === null && id >= this.#stillFrom;
+  }
+
+  /** Until all of it was sent, and it runs elsewhere, or the nodes can hand it on; or it is over. */
+  async run(): Promise<void> {
+    try {
+      if (this.guest === null) {
+        this.#sendAll();
+        if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();
+        await this.#until(() => this.todo.count === 0);
+      } else if ((await this.#rounds(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
+      else await this.#leaveEarly(this.guest);
+    } catch (error) {
+      // If all of it is over, this VM is not over alone.
+      if (!this.#gang.signal.aborted) this.fail(asAbdmError(error));
+    }
+  }
+
+  status(): VmStatus {
+    const { name, mode } = this.summary;
+    const { state } = this.giving;
+    return { name, mode, state, round: this.round, dirtyPages: this.todo.count };
+  }
+
+  /** The frame that page `pfn` is in, or was in last. */
+  newest(pfn: number): Kept | undefined {
+    return this.#gang.scatter.ledger.get(this.#newest[pfn]!);
+  }
+
+  /** Its pages are in this frame now. */
+  divided({ id, base, pages, deltas }: Frame): void {
+    for (let i = 0; i < pages; i++) this.#newest[base + (deltas ? deltas[i]! : i)] = id;
+  }
+
+  /** Frames of it were sent; the divider has emptied `todo`, or not. */
+  sent(pages: number, bytes: number): void {
+    this.#sent.pages += pages;
+    this.#sent.bytes += bytes;
+    if (this.todo.count === 0) this.#replaced();
+  }
+
+  /** A frame is where it should be. */
+  onStored({ vm }: Kept): void {
+    if (vm === this.vm) this.summary.exitTimeMs = this.#gang.elapsedMs();
+    this.#changes.wake();
+  }
+
+  /** Bytes of the image that have been sent, and not been written to since, as far as is known. */
+  get doneBytes(): number {
+    return this.#isBegun ? Math.max(0, this.image.bytes - this.todo.count * PAGE_BYTES) : 0;
+  }
+
+  /** Something has changed that it may wait for. */
+  wake(): void {
+    this.#changes.wake();
+  }
+
+  /** Nobody has this frame any more, or can read it, and it cannot be made again: its pages are sent in others. */
+  sendInstead(frame: Kept): void {
+    this.#void.push(frame);
+    if (this.error) return this.#replaced();
+    const { id, base, pages, deltas } = frame;
+    for (let i = 0; i < pages; i++) {
+      const pfn = base + (deltas ? deltas[i]! : i);
+      if (this.#newest[pfn] === id) this.todo.add(pfn);
+    }
+    if (this.todo.count === 0) this.#replaced();
+    this.#gang.onTodo();
+  }
+
+  /** This VM is over. */
+  fail(error: AbdmError): void {
+    if (this.error) return;
+    this.error = error;
+    this.todo.clear();
+    this.#replaced();
+    this.#changes.wake();
+    this.#gang.onOver(this);
+  }
+
+  /** It goes on here, where nobody else can run it. */
+  comeBack(): Promise<void> {
+    this.#comingBack ??= this.#comeBack().finally(() => {
+      this.#comingBack = null;
+    });
+    return this.#comingBack;
+  }
+
+  async #comeBack(): Promise<void> {
+    try {
+      await this.#stopping;
+    } catch {
+      // It never stood still, or is gone; that is reported by who stopped it.
+      return;
+    }
+    if (!this.guest || !this.giving.isOurs || this.giving.state === 'running') return;
+    // First, so that what the destination says meanwhile leads nowhere.
+    this.giving.resumed();
+    this.#stillFrom = Number.POSITIVE_INFINITY;
+    this.#isPressing = false;
+    this.#stoodMs += performance.now() - this.#stoppedAt;
+    try {
+      await this.guest.resume();
+    } catch (error) {
+      this.#mishap = `; and it does not go on here: ${asAbdmError(error).message}`;
+      this.fail(asAbdmError(error));
+    }
+  }
+
+  /** The nodes are about to be told that everything is with them. */
+  giveToNodes(): void {
+    if (this.guest && !this.error && this.giving.state !== 'left') this.giving.giveToNodes();
+  }
+
+  /** The destination is there, again perhaps: it is told what a guest that stands still needs. */
+  onLinked(report: Report | null): void {
+    if (!this.guest || this.error) return;
+    if (report === null) {
+      const text = `${this.#name} is a guest that is to run at the destination, which has none that waits for it`;
+      return this.fail(new AbdmError('USAGE', text));
+    }
+    if (report.state === 'running' && this.giving.isOurs) {
+      return this.fail(new AbdmError('PROTOCOL', `the destination runs ${this.#name}, which is still here`));
+    }
+    const runAgain = this.giving.reported(report);
+    if (this.giving.state === 'left') this.#ran();
+    this.#handOver();
+    // Said of one that runs there: it may have been begun by another destination, which knew what this one has just been told.
+    if (runAgain || (report.state === 'running' && this.giving.state === 'left')) this.#gang.link!.run(this.vm);
+    this.#changes.wake();
+  }
+
+  onLinkLost(): void {
+    this.giving.linkLost();
+    this.#changes.wake();
+  }
+
+  /** LOADED. */
+  onLoaded(guest: string): void {
+    this.giving.loaded(guest);
+    // It may be over meanwhile, or go on here, or the nodes were told that it is theirs.
+    const isOver = this.error !== null || this.#gang.signal.aborted;
+    if (this.giving.state === 'accepted' && this.#mayGive && !isOver) this.#give();
+    this.#changes.wake();
+  }
+
+  /** RUNNING. */
+  onRunning(): void {
+    if (this.giving.isOurs) throw new AbdmError('PROTOCOL', `the destination runs ${this.#name}, which is still here`);
+    const wasGiven = this.giving.state === 'given';
+    this.giving.ran();
+    if (wasGiven && this.giving.state === 'left') this.#ran();
+    this.#changes.wake();
+  }
+
+  /** VM_OVER. */
+  onOver(error: AbdmError): void {
+    this.giving.refused();
+    this.fail(error);
+  }
+
+  /** How it ended. `error`: why all of it is over; `isInDoubt`: somebody may take everything from the nodes. */
+  conclude(error: AbdmError | null, isInDoubt: boolean): VmSummary {
+    // Where there are no nodes, nothing is missing to one that has all its pages and runs.
+    const isThere = this.#gang.direct && this.giving.state === 'left' && this.#isSettled;
+    const reason = isThere ? null : reasonOf(this.error ?? error);
+    if (reason === null) this.summary.outcome = 'completed';
+    // One that was over before is not with the nodes.
+    else if ((isInDoubt && !this.error) || !this.giving.isOurs) this.summary.outcome = 'paused-recoverable';
+    else this.summary.outcome = 'aborted';
+    this.summary.reason = reason && { ...reason, message: reason.message + this.#mishap };
+    return this.summary;
+  }
+
+  /** After `conclude`: lets go of a guest that runs elsewhere. */
+  async end(): Promise<void> {
+    // Whether it hears that or not: it is not needed any more.
+    if (this.guest && this.summary.outcome === 'completed') await this.guest.release().catch(() => {});
+  }
+
+  /** Sends what has to be sent while it runs here. Whether all of it is to be elsewhere before it runs there. */
+  async #rounds(guest: GuestSource): Promise<'whole' | 'early'> {
+    if (this.#mode === 'stop' || this.#mode === 'post-copy') {
+      this.summary.mode = this.#mode;
+      this.#isHeld = true;
+      this.#sendAll();
+      return this.#mode === 'stop' ? 'whole' : 'early';
+    }
+    // What was written before its page is read for the first time comes with it.
+    await this.#askDirty(guest, new Todo(this.todo.pages));
+    const rounds = new Rounds(this.todo.pages, this.#limits);
+    let warned = false;
+    this.#sendAll();
+    for (;;) {
+      this.round++;
+      Object.assign(this.#sent, { pages: 0, bytes: 0 });
+      const soon = this.#limits.maxDowntimeMs / 2;
+      await this.#until(() => this.todo.count === 0 && this.#gang.pace.msFor(this.#backlogBytes) <= soon);
+      const dirty = await this.#askDirty(guest, this.todo);
+      const verdict = rounds.over(dirty, this.#gang.pace.msFor(dirty * this.#pageBytes + this.#backlogBytes));
+      if (this.#mode === 'hybrid') {
+        this.summary.mode = 'hybrid';
+        if (rounds.done >= this.#limits.rounds) return 'early';
+      } else if (verdict === 'fits') break;
+      else if (verdict === 'limit' || !rounds.converges) {
+        if (!warned) this.#notice('NOT_CONVERGING', this.#describe(rounds, dirty));
+        warned = true;
+        if (this.#mode === 'auto' && this.#gang.link) {
+          this.#notice('SWITCHING', 'goes on as post-copy: it runs at the destination, and its pages follow');
+          this.summary.mode = 'hybrid';
+          return 'early';
+        }
+        if (verdict === 'limit') break;
+      }
+      this.#gang.onTodo();
+    }
+    this.summary.mode = 'pre-copy';
+    return 'whole';
+  }
+
+  #describe(rounds: Rounds, dirty: number): string {
+    const { maxDowntimeMs } = this.#limits;
+    return `after ${rounds.done} rounds ${dirty} pages are dirty: the guest writes faster than they can be sent within ${maxDowntimeMs} ms`;
+  }
+
+  #notice(code: Notice['code'], text: string): void {
+    this.#gang.notice({ vm: this.#name, code, message: `${this.#name}: ${text}` });
+  }
+
+  /** It stops, and runs elsewhere when all of it is where it should be. */
+  async #leaveWhole(guest: GuestSource): Promise<void> {
+    const { link, direct, scatter } = this.#gang;
+    await this.#stop(guest);
+    this.#isHeld = false;
+    const atNodes = direct ? null : scatter.putState(this.vm, this.#state!);
+    // Waited for below, unless this VM is over before.
+    atNodes?.catch(() => {});
+    this.#isPressing = true;
+    scatter.hurry();
+    this.#gang.onTodo();
+    this.#handOver();
+    await this.#until(() => this.#isSettled);
+    this.#mayGive = true;
+    if (this.giving.state === 'accepted') this.#give();
+    if (direct) await this.#isTaken();
+    // A destination that merges all of it first, as in mode stop, is not waited for.
+    const isEnough = () =>
+      !link?.linked || (this.#mode === 'stop' ? !this.giving.isOurs : this.giving.state === 'left');
+    await this.#until(isEnough, CONFIRM_MS);
+    this.#isPressing = false;
+    await atNodes;
+  }
+
+  /** It stops, and runs elsewhere as soon as its execution state is there; then its pages follow. */
+  async #leaveEarly(guest: GuestSource): Promise<void> {
+    this.#isHeld = true;
+    this.#mayGive = true;
+    while (this.giving.isOurs) {
+      await this.#linked();
+      await this.#stop(guest);
+      this.#handOver();
+      const { answerMs } = this.#gang;
+      // Stopped again: the link was lost.
+      if (!(await this.#until(() => this.giving.state !== 'offered', answerMs))) {
+        throw new AbdmError(
+          'PEER_UNREACHABLE',
+          `the destination did not take ${this.#name} over within ${answerMs} ms`,
+        );
+      }
+      await this.comeBack();
+    }
+    this.#isHeld = false;
+    this.#gang.onTodo();
+    await this.#until(() => this.todo.count === 0);
+    await this.#isTaken();
+  }
+
+  /** From here on it stands still. */
+  async #stop(guest: GuestSource): Promise<void> {
+    this.#check();
+    if (this.#gang.link) this.#gang.scatter.setAhead(AHEAD);
+    this.#stoppedAt = performance.now();
+    this.#stopping = guest.stop().then((state) => {
+      this.#state = state;
+      this.giving.stopped();
+    });
+    await this.#stopping;
+    this.#check();
+    const { byteLength } = this.#state!;
+    if (byteLength < 1 || byteLength > MAX_STATE_BYTES) {
+      const text = `the execution state of ${this.#name} has ${byteLength} bytes: it may have 1 to ${MAX_STATE_BYTES}`;
+      throw new AbdmError('IMAGE', text);
+    }
+    // Nothing was sent yet, or nothing has to be asked because all is sent anyway.
+    if (this.todo.count < this.todo.pages) await this.#askDirty(guest, this.todo);
+    this.#stillFrom = this.#gang.framer.counts.frames + 1;
+  }
+
+  /** Tells the destination of a guest that stands still, if there is one. */
+  #handOver(): void {
+    const { link, scatter } = this.#gang;
+    if (!link?.linked || this.#stillFrom === Number.POSITIVE_INFINITY) return;
+    const isNew = this.giving.state === 'stopped';
+    link.handOver({
+      vm: this.vm,
+      coming: this.#coming(scatter.underWay()),
+      todo: this.todo,
+      floor: this.#gang.framer.counts.frames + 1,
+      state: isNew ? this.#state : null,
+    });
+    if (isNew) this.giving.offered();
+  }
+
+  #give(): void {
+    this.giving.give();
+    this.#gang.link!.run(this.vm);
+  }
+
+  #ran(): void {
+    this.summary.downtimeMs ??= this.#stoodMs + performance.now() - this.#stoppedAt;
+    this.summary.exitTimeMs = this.#gang.elapsedMs();
+  }
+
+  /** It runs there; or nobody says so. */
+  async #isTaken(): Promise<void> {
+    const { answerMs } = this.#gang;
+    if (await this.#until(() => this.giving.state === 'left', answerMs)) return;
+    throw new AbdmError('PEER_UNREACHABLE', `nobody said within ${answerMs} ms that ${this.#name} runs elsewhere`);
+  }
+
+  async #linked(): Promise<void> {
+    const { link, answerMs } = this.#gang;
+    if (await this.#until(() => link!.linked, answerMs)) return;
+    throw link!.trouble ?? new AbdmError('PEER_UNREACHABLE', 'the destination is not connected');
+  }
+
+  #sendAll(): void {
+    this.#isBegun = true;
+    this.todo.addAll();
+    this.#gang.onTodo();
+  }
+
+  /** Adds what was written to since it was asked last. */
+  async #askDirty(guest: GuestSource, todo: Todo): Promise<number> {
+    const bitmap = new Uint8Array(todo.bitmap.byteLength);
+    await guest.dirty(bitmap);
+    this.#check();
+    this.summary.dirtySyncCount++;
+    return todo.addBitmap(bitmap);
+  }
+
+  /** What was to come in place of frames that never do is on its way. */
+  #replaced(): void {
+    const frames = this.#void;
+    this.#void = [];
+    if (frames.length > 0) this.#gang.scatter.void(frames);
+  }
+
+  get #isSettled(): boolean {
+    if (this.todo.count > 0) return false;
+    for (const _ of this.#coming(this.#gang.scatter.underWay())) return false;
+    return true;
+  }
+
+  *#coming(frames: Iterable<Kept>): Iterable<Kept> {
+    for (const frame of frames) if (frame.vm === this.vm) yield frame;
+  }
+
+  /** What has to be acknowledged before anything that is sent now. */
+  get #backlogBytes(): number {
+    let bytes = 0;
+    for (const frame of this.#gang.scatter.underWay()) bytes += frame.bytes;
+    return bytes;
+  }
+
+  /** What a page takes that was written to; the first round has all the others too. */
+  get #pageBytes(): number {
+    const { pages, bytes } = this.#sent;
+    return this.round > 1 && pages > 0 ? bytes / pages : PAGE_BYTES;
+  }
+
+  #check(): void {
+    if (this.error) throw this.error;
+    this.#gang.signal.throwIfAborted();
+  }
+
+  /** Waits until this is true; with `limitMs` false if it is not by then. @throws {AbdmError} why this VM, or all of it, is over. */
+  async #until(isTrue: () => boolean, limitMs = Number.POSITIVE_INFINITY): Promise<boolean> {
+    let isLate = false;
+    const giveUp = () => {
+      isLate = true;
+      this.#changes.wake();
+    };
+    const timer = Number.isFinite(limitMs) ? setTimeout(giveUp, limitMs) : undefined;
+    try {
+      for (;;) {
+        this.#check();
+        if (isTrue()) return true;
+        if (isLate) return false;
+        await this.#changes.next();
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}

@@ -1,0 +1,182 @@
+// The work itself: pages are read, divided, and given to those who keep them, one turn after the other, as long as there is memory for frames and the rate
+// limit allows it. First what somebody waits for, then what was lost, then whose turn it is. Between turns everything else is heard.
+
+import { setImmediate } from 'node:timers/promises';
+import type { Batch, DivideOptions } from '../../bindings/divider.js';
+import { asAbdmError } from '../../bindings/errors.js';
+import type { Framer } from '../mam/framer.js';
+import type { Kept } from '../mam/ledger.js';
+import type { Frame, Scatter } from '../mam/scatter.js';
+import type { RateLimit } from '../wire/rate.js';
+import { Changes } from './changes.js';
+import type { Departure } from './departure.js';
+import type { Pace } from './pace.js';
+import { Requests } from './requests.js';
+import { Schedule } from './schedule.js';
+import { type Pages, readPages } from './todo.js';
+
+/** A turn divides so many, or a little more: several frames where they are small. */
+const PAGES_A_TURN = 64;
+const KINDS = ['zeroPages', 'duplicatePages', 'compressedPages', 'normalPages'] as const;
+
+export interface DivisionOptions {
+  readonly departures: readonly Departure[];
+  readonly framer: Framer;
+  readonly scatter: Scatter;
+  readonly limit: RateLimit;
+  readonly pace: Pace;
+  /** Guests overwrite what they were sent: what a page is a duplicate of has to be at nodes. */
+  readonly fetchable: boolean;
+  /** Aborted: all of it is over. */
+  readonly signal: AbortSignal;
+}
+
+export class Division {
+  readonly requests = new Requests();
+  readonly #options: DivisionOptions;
+  readonly #schedule: Schedule<Departure>;
+  /** Frames that nobody has any more, to be made once more of memory that stands still. */
+  #again: Kept[] = [];
+  readonly #changes = new Changes();
+  #ended = false;
+
+  constructor(options: DivisionOptions) {
+    this.#options = options;
+    this.#schedule = new Schedule(options.departures);
+  }
+
+  /** Something is to be divided, or there is memory for it. */
+  wake(): void {
+    this.#changes.wake();
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.wake();
+  }
+
+  /** Until `end`. @throws what aborts the signal. */
+  async run(): Promise<void> {
+    const { framer, limit, signal } = this.#options;
+    while (!this.#ended) {
+      signal.throwIfAborted();
+      const hasRoom = this.requests.isEmpty ? framer.hasRoom : framer.hasUrgentRoom;
+      const waitMs = this.requests.isEmpty ? limit.waitMs : 0;
+      if (!hasRoom) await this.#changes.next();
+      else if (waitMs > 0) {
+        const timer = setTimeout(() => this.wake(), waitMs);
+        await this.#changes.next();
+        clearTimeout(timer);
+      } else if (this.#turn()) await setImmediate();
+      else await this.#changes.next();
+    }
+  }
+
+  /**
+   * Nobody has these frames any more. Those of memory that stands still are made again; of the others, and of all that refer to them, the pages are sent in new
+   * ones.
+   */
+  lost(frames: readonly Kept[]): void {
+    const { departures, scatter, framer } = this.#options;
+    for (const frame of frames) if (departures[frame.vm]!.canMakeAgain(frame)) this.#again.push(frame);
+    let more = frames.filter((frame) => !departures[frame.vm]!.canMakeAgain(frame));
+    if (more.length > 0) framer.forget();
+    const known = new Set([...more, ...this.#again].map(({ id }) => id));
+    while (more.length > 0) {
+      for (const frame of more) departures[frame.vm]!.sendInstead(frame);
+      const ids = new Set(more.map(({ id }) => id));
+      more = scatter.ledger.referring(ids).filter(({ id }) => !known.has(id));
+      for (const { id } of more) known.add(id);
+    }
+    this.wake();
+  }
+
+  /** This VM is over: what it has lost is not made again. */
+  over(departure: Departure): void {
+    const gone = this.#again.filter(({ vm }) => vm === departure.vm);
+    this.#again = this.#again.filter(({ vm }) => vm !== departure.vm);
+    this.lost(gone);
+  }
+
+  /** False if there is nothing to do. */
+  #turn(): boolean {
+    const { framer, limit } = this.#options;
+    let pages = 0;
+    while (pages < PAGES_A_TURN) {
+      let divided = framer.hasUrgentRoom ? this.#answer() : 0;
+      if (divided === 0 && framer.hasRoom && limit.waitMs === 0) divided = this.#makeAgain() || this.#divide();
+      if (divided === 0) break;
+      pages += divided;
+    }
+    return pages > 0;
+  }
+
+  /** What somebody waits for. Each of these returns how many pages it has divided. */
+  #answer(): number {
+    const answer = this.requests.next();
+    if (!answer) return 0;
+    this.#make(answer.departure, answer.pages, { alone: true }, (frame) => this.#options.scatter.urgent(frame));
+    return answer.pages.pages;
+  }
+
+  #makeAgain(): number {
+    const { departures, framer, scatter } = this.#options;
+    const frame = this.#again.shift();
+    if (!frame) return 0;
+    const departure = departures[frame.vm]!;
+    if (this.#read(departure, frame, framer.againBatch)) {
+      const again = framer.divideAgain(frame);
+      this.#count(again);
+      scatter.put(again);
+    } else this.lost([frame]);
+    return frame.pages;
+  }
+
+  #divide(): number {
+    const { framer, scatter, fetchable } = this.#options;
+    const departure = this.#schedule.next();
+    const pages = departure?.todo.take(framer.batchPages);
+    if (!departure || !pages) return 0;
+    // The destination has all that was given to it: what goes there too may refer to that.
+    const straight = fetchable && scatter.prefersDestination();
+    const bytes = this.#make(departure, pages, { fetchableOnly: fetchable && !straight }, (frame) =>
+      scatter.put(frame),
+    );
+    this.#schedule.sent(departure, bytes);
+    return pages.pages;
+  }
+
+  /** Returns the bytes of the frames. */
+  #make(departure: Departure, pages: Pages, options: DivideOptions, put: (frame: Frame) => void): number {
+    const { framer } = this.#options;
+    if (!this.#read(departure, pages, framer.batch)) return 0;
+    const before = { ...framer.counts };
+    const { base, deltas } = pages;
+    const which = { vm: departure.vm, base, pages: pages.pages, ...(deltas && { deltas }) };
+    for (const frame of framer.divide(which, options)) {
+      this.#count(frame);
+      departure.divided(frame);
+      put(frame);
+    }
+    for (const kind of KINDS) departure.summary[kind] += framer.counts[kind] - before[kind];
+    const bytes = framer.counts.frameBytes - before.frameBytes;
+    departure.sent(pages.pages, bytes);
+    return bytes;
+  }
+
+  /** False if that is not possible: then this VM is over. */
+  #read(departure: Departure, pages: Pages, batch: Batch): boolean {
+    try {
+      readPages(departure.image, pages, batch.bytes);
+      return true;
+    } catch (error) {
+      departure.fail(asAbdmError(error));
+      return false;
+    }
+  }
+
+  #count({ bytes }: Frame): void {
+    this.#options.limit.take(bytes.byteLength);
+    this.#options.pace.sent();
+  }
+}
