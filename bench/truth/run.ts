@@ -8,7 +8,7 @@ import { type Struck, strike } from './blows.js';
 import { historyOf } from './history.js';
 import { type Ending, type GuestEnd, judge, type PageRange, type RoleEnd, type Verified, type VmEnd } from './judge.js';
 import { type Plan, planOf } from './plan.js';
-import { LiveScene, type Vm } from './scene.js';
+import { isImages, LiveScene, type Vm } from './scene.js';
 
 export interface Outcome {
   readonly plan: Plan;
@@ -170,7 +170,8 @@ async function collect(scene: LiveScene, struck: Struck, resumed: ReadonlySet<Vm
     victim: blow.victim,
     vms,
     source: roleEnd(scene, source),
-    destination: destination && roleEnd(scene, destination),
+    // One that was started again and found nothing to do knows nothing of this.
+    destination: destination?.events.some(isImages) ? roleEnd(scene, destination) : null,
   };
 }
 
@@ -239,8 +240,10 @@ function leftBehind(scene: LiveScene): string[] {
     ...(scene.killed(here) ? [`guests/${plan.name}-here`] : []),
     ...(there.some((role) => scene.killed(role)) ? [`guests/${plan.name}-there`] : []),
   ]);
-  // What the same command goes on with, should nodes come back: what it paused with, or what it lost pages of.
-  const isKept = (name: string) => name.endsWith('.abdm') && [3, 4].includes(scene.destination?.code ?? 0);
+  // What the same command goes on with: after it was killed, or paused, or had to name pages as lost that may come back with their nodes.
+  const last = scene.destination;
+  const goesOn = last !== null && (scene.killed(last) || last.code === 3 || last.code === 4);
+  const isKept = (name: string) => goesOn && name.endsWith('.abdm');
   const left = scene.leftBehind().filter((name) => !killed.includes(name) && !isKept(name));
   return left.length === 0 ? [] : [`left behind: ${left.join(', ')}`];
 }

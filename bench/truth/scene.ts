@@ -26,6 +26,11 @@ export interface Vm {
   readonly thereSocket: string;
 }
 
+/** A destination has heard what comes. */
+export function isImages({ type }: Event): boolean {
+  return type === 'images';
+}
+
 export function isState(state: GuestState): (event: Event) => boolean {
   return (event) => event.type === 'state' && event.state === state;
 }
@@ -78,7 +83,7 @@ export class LiveScene extends Stage {
       ...(way === 'parked' ? ['--park', '--vm-key', this.#vmKey] : ['--to', to]),
       ...(way === 'direct' ? ['--direct'] : [...this.#intermediates, '--replicas', String(replicas)]),
       ...(sourceRate === null ? [] : ['--rate', String(sourceRate)]),
-      ...(maxDowntimeMs === null ? [] : ['--max-downtime', String(maxDowntimeMs)]),
+      ...(maxDowntimeMs === null ? [] : ['--max-downtime', `${maxDowntimeMs}ms`]),
       ...(rounds === null ? [] : ['--rounds', String(rounds)]),
     ]);
     return this.source;
@@ -116,14 +121,12 @@ export class LiveScene extends Stage {
     await role.ended;
   }
 
-  /** Until the destination has ended. One that has heard of no source would wait for ever: it is told to stop. */
+  /** Until the destination has ended, after the source. One that has heard of nothing that comes would wait for ever: it is told to stop. */
   async destinationEnded(): Promise<void> {
-    const { source, destination } = this;
+    const { destination } = this;
     if (!destination) return;
-    if (source.over && source.code !== 0) {
-      const heard = await Promise.race([destination.event(({ type }) => type === 'images'), sleep(HEAR_MS)]);
-      if (!heard) destination.signal('SIGTERM');
-    }
+    const heard = await Promise.race([destination.event(isImages), sleep(HEAR_MS)]);
+    if (!heard) destination.signal('SIGTERM');
     await destination.ended;
   }
 

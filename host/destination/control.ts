@@ -149,10 +149,9 @@ export class SourceControl {
     await this.#gone;
   }
 
-  /** The source is left as it is: to it the connection ends, and it may come back to whoever listens here next. */
-  async leave(): Promise<void> {
-    this.#channel?.end();
-    await this.#gone;
+  /** The source is left as it is: to it the connections end, and it may come back to whoever listens here next. That is not us: it would hear that it is over. */
+  leave(): Promise<void> {
+    return this.#listener.close(null);
   }
 
   /** Stops listening. */

@@ -221,7 +221,18 @@ export class Destination {
     const { vms, sealed } = manifest;
     const voters = [...found.voters];
     const began = { mode: null, frames: null, beganAtMs: Date.now(), parked: true, direct: false };
-    await this.#open({ migration, key, token, nodes, voters, vms, notes: openNotes(vms), sealed, ...began });
+    await this.#open({
+      sequence: 0,
+      migration,
+      key,
+      token,
+      nodes,
+      voters,
+      vms,
+      notes: openNotes(vms),
+      sealed,
+      ...began,
+    });
     this.#session!.followsIndex = true;
     this.#leaveOut(over);
     this.#handOver(frames);
@@ -273,6 +284,7 @@ export class Destination {
       this.#startedAt = performance.now() - elapsedMs;
       const began = { mode, frames: null, beganAtMs: Math.round(Date.now() - elapsedMs), parked: false, direct };
       await this.#open({
+        sequence: 0,
         migration,
         key,
         vms,
@@ -363,7 +375,7 @@ export class Destination {
         'PEER_ABORTED',
         `${name} did not leave its source with the others: it is still there`,
       );
-      if (names.includes(name)) this.#failVm(vm, { what: 'source', error });
+      if (names.includes(name)) this.#custody.fail(vm, { what: 'source', error });
     }
   }
 

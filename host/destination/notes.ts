@@ -33,7 +33,7 @@ export class Notes {
 
   /** @throws {AbdmError} IMAGE if it cannot be written. */
   change(change: Partial<State>): void {
-    const changed = { ...this.#state!, ...change };
+    const changed = { ...this.#state!, ...change, sequence: this.#state!.sequence + 1 };
     writeState(this.#paths, changed);
     this.#state = changed;
   }

@@ -52,6 +52,7 @@ export async function settle(ending: Ending, settled: Settled): Promise<Verdict[
   if (isPaused || verdicts.some((verdict, vm) => canGoOn(verdict, ending, custody.failures.get(vm), state!, vm))) {
     keepNotes(notes, verdicts);
   } else if (session) notes.remove();
+  // What has run is never anybody else's.
   if (isPaused && state!.parked && !notes.hasRun) await claims?.release();
   await session?.close(!isPaused && errorOf(ending)?.code !== 'CLAIMED');
   return verdicts;

@@ -32,6 +32,8 @@ export interface VmNote {
 
 /** What is needed to go on. */
 export interface State {
+  /** How often it was changed. */
+  sequence: number;
   migration: string;
   /** The migration's secret. */
   key: Uint8Array;
@@ -61,10 +63,15 @@ const MAX_BYTES = 16 * 1024 * 1024;
 /** Files of destinations that are at work in this process. */
 const ours = new Set<string>();
 
-/** Writes the state beside every image; each file is whole at any moment. @throws {AbdmError} IMAGE. */
+/**
+ * Writes the state beside every image; each file is whole at any moment. Where one of several images has no room left, those beside the others have the last
+ * word.
+ * @throws {AbdmError} IMAGE if it is written nowhere.
+ */
 export function writeState(paths: readonly string[], state: State): void {
   const owner = { pid: process.pid, started: startOf(process.pid) };
   const body = encodeJson({ ...state, key: Buffer.from(state.key).toString('hex'), ...owner });
+  const failures: AbdmError[] = [];
   for (const path of paths) {
     try {
       const fd = openSync(`${path}.new`, 'w', 0o600);
@@ -77,9 +84,10 @@ export function writeState(paths: readonly string[], state: State): void {
       renameSync(`${path}.new`, path);
       ours.add(path);
     } catch (error) {
-      throw imageError(`cannot write ${path}: ${reasonOf(error)}`, 'check its directory and file system', error);
+      failures.push(imageError(`cannot write ${path}: ${reasonOf(error)}`, 'check its file system', error));
     }
   }
+  if (failures.length > 0 && failures.length === paths.length) throw failures[0]!;
 }
 
 /** Leaves it to whoever is started with the same images next. */
@@ -105,9 +113,8 @@ export function readState(paths: readonly string[]): State | null {
     const state = readOne(path);
     return state ? [state] : [];
   });
-  const [first] = states;
-  const other = states.find(({ migration }) => migration !== first!.migration);
-  if (other) {
+  const [first, ...others] = states.sort((a, b) => b.sequence - a.sequence);
+  if (others.some(({ migration }) => migration !== first!.migration)) {
     const what = `${paths.join(', ')} are of different migrations`;
     throw imageError(what, 'name the images that belong together, as before');
   }
@@ -135,6 +142,7 @@ function readOne(path: string): State | null {
     const notes = need.list(from, 'notes', path, vms.length, (item) => readNote(item, path));
     if (notes.length !== vms.length) throw new AbdmError('PROTOCOL', `${path}: \`notes\` are not of all VMs`);
     return {
+      sequence: need.integer(from, 'sequence', path),
       migration: need.string(from, 'migration', path, 32),
       key: new Uint8Array(key),
       token: need.string(from, 'token', path, 32),

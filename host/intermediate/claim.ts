@@ -4,7 +4,8 @@
 //                  <-- CLAIM with release ----------------------------------
 //                  <-- 30 s with no connection of his, and somebody else asks
 //
-// A claim that is for good ends by none of these: what was claimed runs, and must not be run by anybody else.
+// A claim that is for good does not end by itself: what was claimed runs, or is about to, and must not be run by anybody else. Only who has it can give it
+// back: it has not run after all.
 
 import type { Claimed } from '../mam/bodies.js';
 
@@ -49,8 +50,8 @@ export class Claim {
 
   /** Nobody has it any more, if he had it. Says whether it is not his now. */
   release(token: string): Claimed {
-    if (this.#holder?.token === token && !this.#holder.forGood) this.#holder = null;
-    return { ...this.#state(token), granted: this.#holder?.token !== token };
+    if (this.#holder?.token === token) this.#holder = null;
+    return { ...this.#state(token), granted: true };
   }
 
   /** A connection speaks for this token; to be ended by `leave`. */

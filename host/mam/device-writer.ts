@@ -136,7 +136,7 @@ export class DeviceWriter {
     checkPages(offset, bytes.byteLength, this.bytes);
     for (let at = 0; at < bytes.byteLength; at += PAGE_BYTES) {
       const pfn = (offset + at) / PAGE_BYTES;
-      if (pfn !== this.#base + this.#filled || this.#filled === this.#framer.batchPages) await this.#divide(pfn);
+      if (pfn !== this.#base + this.#filled || this.#filled === this.#framer.framePages) await this.#divide(pfn);
       const page = bytes.subarray(at, at + PAGE_BYTES);
       const { bytes: batch } = this.#framer.batch;
       batch.set(page, this.#filled * PAGE_BYTES);

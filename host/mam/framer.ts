@@ -1,7 +1,7 @@
 // From pages to what leaves: frames, sealed where connections are private. Holds two batches of pages, one for what is divided as it comes and one for
 // what has to be divided again.
 
-import { FRAME_PAGES, frameBound, frameMetaBytes } from '../../bindings/abi.js';
+import { FRAME_PAGES, frameMetaBytes, PAGE_BYTES } from '../../bindings/abi.js';
 import type {
   Batch,
   BatchPages,
@@ -14,7 +14,7 @@ import { Divider } from '../../bindings/divider.js';
 import type { Kept } from './ledger.js';
 import type { Frame } from './scatter.js';
 import { Sealer } from './seal.js';
-import { framesOnTheWay } from './window.js';
+import { framesOnTheWay, SHORT_FRAME_PAGES } from './window.js';
 
 /** Beside those, batches whose frames somebody waits for at the destination. */
 const URGENT_SLOTS = 8;
@@ -22,6 +22,8 @@ const URGENT_SLOTS = 8;
 const UNSEALED_SLOTS = 2;
 /** A batch makes no more frames than this. */
 const FRAMES_OF_BATCH = 2;
+/** How much the last frame says of the next one's size. */
+const WEIGHT = 1 / 8;
 
 export interface FramerOptions {
   /** The migration's secret. */
@@ -30,8 +32,8 @@ export interface FramerOptions {
   readonly sealed: boolean;
   /** Frames carry their meta parts beside them: the destination may get them. */
   readonly withMeta: boolean;
-  /** Pages of a batch, and so of a frame, at most. Default 64. */
-  readonly batchPages?: number;
+  /** Frames are to have about 64 KiB, however many pages that are: whoever waits for a page waits for its frame. */
+  readonly short?: boolean;
   /** There may be frames that somebody waits for: memory is kept for them. */
   readonly live?: boolean;
   /** Called when a frame was released. */
@@ -49,7 +51,13 @@ export class Framer {
   /** Batches' worth of memory that is kept for frames that somebody waits for. */
   readonly #reserve: number;
 
-  private constructor(divider: Divider, sealer: Sealer | null, reserve: number, { withMeta, onFree }: FramerOptions) {
+  readonly #short: boolean;
+  /** What a page has taken of frames lately. */
+  #pageBytes = PAGE_BYTES;
+
+  private constructor(divider: Divider, sealer: Sealer | null, reserve: number, options: FramerOptions) {
+    const { withMeta, onFree, short = false } = options;
+    this.#short = short;
     this.#reserve = reserve;
     this.#divider = divider;
     this.#sealer = sealer;
@@ -60,11 +68,12 @@ export class Framer {
   }
 
   static async create(options: FramerOptions): Promise<Framer> {
-    const { key, compress, sealed, batchPages = FRAME_PAGES, live = false } = options;
+    const { key, compress, sealed, short = false, live = false } = options;
     const reserve = live ? URGENT_SLOTS : 0;
-    const slots = framesOnTheWay(batchPages) + reserve;
-    const divider = await Divider.create({ key, compress, batchPages, slots: sealed ? UNSEALED_SLOTS : slots });
-    const sealer = sealed ? await Sealer.create(key, slots, frameBound(batchPages)) : null;
+    // There is room in each for a frame that is not short; what is not used of it takes no memory.
+    const slots = framesOnTheWay(short) + reserve;
+    const divider = await Divider.create({ key, compress, slots: sealed ? UNSEALED_SLOTS : slots });
+    const sealer = sealed ? await Sealer.create(key, slots) : null;
     return new Framer(divider, sealer, reserve, options);
   }
 
@@ -84,8 +93,11 @@ export class Framer {
     return this.#divider.freeSlots > 0 ? this.#sealer.freeSlots - (FRAMES_OF_BATCH - 1) : 0;
   }
 
-  get batchPages(): number {
-    return this.#divider.batchPages;
+  /** Pages for the next frame, at most. */
+  get framePages(): number {
+    if (!this.#short) return FRAME_PAGES;
+    const pages = Math.floor((SHORT_FRAME_PAGES * PAGE_BYTES) / this.#pageBytes);
+    return Math.min(FRAME_PAGES, Math.max(SHORT_FRAME_PAGES, pages));
   }
 
   get counts(): DividerCounts {
@@ -94,7 +106,12 @@ export class Framer {
 
   /** Divides the pages in `batch`. */
   divide(pages: BatchPages, options?: DivideOptions): Frame[] {
-    return this.#divider.divide(this.batch, pages, options).map((frame) => this.#finish(frame, 0));
+    const before = this.#divider.counts.frameBytes;
+    const frames = this.#divider.divide(this.batch, pages, options);
+    const pageBytes = (this.#divider.counts.frameBytes - before) / pages.pages;
+    // Pages that need more than those before them are believed at once.
+    this.#pageBytes = Math.max(pageBytes, this.#pageBytes + (pageBytes - this.#pageBytes) * WEIGHT);
+    return frames.map((frame) => this.#finish(frame, 0));
   }
 
   /** Nothing that was divided until now is referred to again. */

@@ -27,7 +27,7 @@ import { Recorder } from './recorder.js';
 import { Registrar } from './registrar.js';
 import { type Block, SEAL_BYTES, Sealer } from './seal.js';
 import { States } from './states.js';
-import { windowLimits } from './window.js';
+import { SHORT_FRAME_PAGES, windowLimits } from './window.js';
 
 /** Index blocks that may be on their way at a time. */
 const INDEX_SLOTS = 4;
@@ -59,8 +59,8 @@ export interface ScatterOptions extends Pick<NodeOptions, 'migration' | 'securit
   readonly parked: boolean;
   readonly leaseMs: number;
   readonly token: string | null;
-  /** Pages of a frame, at most. Default 64. */
-  readonly batchPages?: number;
+  /** Frames are short (framer.ts). */
+  readonly short?: boolean;
   /** A guest may run at the destination before all of its memory is there. */
   readonly live?: boolean;
   /** A frame is given to the destination, or will be to nobody else; or to nodes. They do not have it yet, and it may be said again of others. */
@@ -107,7 +107,7 @@ export class Scatter {
     const mam = await Mam.open({
       index,
       replicas: index ? manifest.replicas : 0,
-      limits: windowLimits(options.batchPages),
+      limits: windowLimits(options.short),
       dial: scatter.#dial('source', SILENT_MS),
       onJoin: (member) => scatter.#registrar?.join(member),
       onGone: () => scatter.#onGone(),
@@ -318,9 +318,9 @@ export class Scatter {
     return kept;
   }
 
-  /** Of a frame, at most. */
+  /** Of a frame that cannot be compressed. */
   get #frameBytes(): number {
-    return frameBound(this.#options.batchPages ?? FRAME_PAGES) + SEAL_BYTES;
+    return frameBound(this.#options.short ? SHORT_FRAME_PAGES : FRAME_PAGES) + SEAL_BYTES;
   }
 
   /** It matters who has a frame that others refer to. */

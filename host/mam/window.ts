@@ -19,9 +19,12 @@ const SLICE_MS = 50;
 /** How much the last slice counts against all before it. */
 const WEIGHT = 1 / 2;
 
-/** Frames of so many pages that a source has on their way at a time: as many bytes, whatever their size. */
-export function framesOnTheWay(batchPages: number): number {
-  return Math.ceil(PAGES_ON_THE_WAY / batchPages);
+/** Pages of a short frame, at least: 64 KiB, if nothing of it can be compressed. */
+export const SHORT_FRAME_PAGES = 16;
+
+/** Frames that a source has on their way at a time: as many bytes, whether they are short or not. */
+export function framesOnTheWay(short: boolean): number {
+  return PAGES_ON_THE_WAY / (short ? SHORT_FRAME_PAGES : FRAME_PAGES);
 }
 
 /** What windows follow; those that share one follow at once when it changes. */
@@ -33,9 +36,9 @@ export interface WindowLimits {
   readonly frames: number;
 }
 
-/** For frames of so many pages: a third of them. */
-export function windowLimits(batchPages = FRAME_PAGES): WindowLimits {
-  return { aheadMs: AHEAD_MS, minBytes: MIN_BYTES, frames: Math.ceil(framesOnTheWay(batchPages) / 3) };
+/** A third of the frames. */
+export function windowLimits(short = false): WindowLimits {
+  return { aheadMs: AHEAD_MS, minBytes: MIN_BYTES, frames: framesOnTheWay(short) / 3 };
 }
 
 export class Window {

@@ -1,5 +1,5 @@
-// One VM on its way: what of it has to be sent, whether it stands still, and when it may run elsewhere. Who divides asks `todo`; who it belongs to is
-// `giving` (ownership/giving.ts).
+// One VM on its way: when it is read, when it stops, when it may run elsewhere. What of it has to be sent is in `outgoing`, who it belongs to in `giving`
+// (ownership/giving.ts).
 //
 //   an image that nobody writes to      all pages, and that was it
 //
@@ -12,17 +12,17 @@
 // What happens to the link meanwhile: it is told everything again when it is back. A guest that only waits for that goes on here until then, unless the
 // nodes can hand it on without a link: they have its execution state where they have all its pages.
 
-import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type GuestSource, type ImageSource, isGuestSource } from '../image/image.js';
 import { MAX_STATE_BYTES } from '../mam/catalog.js';
 import type { Framer } from '../mam/framer.js';
 import type { Kept } from '../mam/ledger.js';
-import type { Frame, Scatter } from '../mam/scatter.js';
+import type { Scatter } from '../mam/scatter.js';
 import { Giving, type Report } from '../ownership/giving.js';
 import { type Mode, type Notice, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
 import { Changes } from './changes.js';
 import type { DestinationLink } from './link.js';
+import { Outgoing } from './outgoing.js';
 import type { Pace } from './pace.js';
 import { type RoundLimits, Rounds } from './rounds.js';
 import type { Contender } from './schedule.js';
@@ -73,7 +73,7 @@ export class Departure implements Contender {
   readonly image: ImageSource;
   readonly guest: GuestSource | null;
   readonly weight: number;
-  readonly todo: Todo;
+  readonly outgoing: Outgoing;
   readonly giving = new Giving();
   readonly summary: VmSummary;
   /** Why this VM is over. */
@@ -85,9 +85,6 @@ export class Departure implements Contender {
   readonly #limits: RoundLimits;
   readonly #gang: Gang;
   readonly #changes = new Changes();
-  /** Frames from this id on are of memory that stands still: they can be made again. */
-  #stillFrom: number;
-  #isBegun = false;
   #state: Uint8Array | null = null;
   #stopping: Promise<void> | null = null;
   #comingBack: Promise<void> | null = null;
@@ -96,31 +93,25 @@ export class Departure implements Contender {
   #stoppedAt = 0;
   /** How long it stood still before it went on here again. */
   #stoodMs = 0;
-  /** Its pages wait until it runs elsewhere: its execution state comes first. */
-  #isHeld = false;
-  /** It stands still for the pages that are still to be sent. */
-  #isPressing = false;
   /** Nothing but LOADED is missing. */
   #mayGive = false;
-  /** By page: the frame that it is in. */
-  readonly #newest: Float64Array;
-  /** Frames that never come, as soon as what has to come instead is on its way. */
-  #void: Kept[] = [];
-  /** What was sent in the present round. */
-  readonly #sent = { pages: 0, bytes: 0 };
 
   constructor({ vm, name, image, weight, mode, rounds, maxDowntimeMs }: DepartureOptions, gang: Gang) {
     this.vm = vm;
     this.image = image;
     this.guest = isGuestSource(image) ? image : null;
     this.weight = weight;
-    this.todo = new Todo(image.pages);
-    this.#newest = new Float64Array(image.pages);
+    this.outgoing = new Outgoing({
+      vm,
+      image,
+      isStill: this.guest === null,
+      scatter: () => gang.scatter,
+      onTodo: () => gang.onTodo(),
+    });
     this.#name = name;
     this.#mode = this.guest ? mode : 'stop';
     this.#limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
     this.#gang = gang;
-    this.#stillFrom = this.guest ? Number.POSITIVE_INFINITY : 0;
     this.summary = {
       name,
       imageBytes: image.bytes,
@@ -143,33 +134,20 @@ export class Departure implements Contender {
   }
 
   get isReady(): boolean {
-    return this.todo.count > 0 && !this.#isHeld;
+    return this.outgoing.isReady;
   }
 
   get isPressing(): boolean {
-    return this.#isPressing;
-  }
-
-  /**
-   * What it is sent now takes the place of what was sent in rounds, of which the destination puts nothing in place any more that it does not have yet: so it
-   * could not make a duplicate of it.
-   */
-  get isAlone(): boolean {
-    return this.round > 0 && this.#stillFrom < Number.POSITIVE_INFINITY;
-  }
-
-  /** Its memory stood still when this frame was made, and still does. */
-  canMakeAgain({ id }: Kept): boolean {
-    return this.error === null && id >= this.#stillFrom;
+    return this.outgoing.isPressing;
   }
 
   /** Until all of it was sent, and it runs elsewhere, or the nodes can hand it on; or it is over. */
   async run(): Promise<void> {
     try {
       if (this.guest === null) {
-        this.#sendAll();
+        this.outgoing.sendAll();
         if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();
-        await this.#until(() => this.todo.count === 0);
+        await this.#until(() => this.outgoing.todo.count === 0);
       } else if ((await this.#rounds(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
       else await this.#leaveEarly(this.guest);
     } catch (error) {
@@ -181,24 +159,7 @@ export class Departure implements Contender {
   status(): VmStatus {
     const { name, mode } = this.summary;
     const { state } = this.giving;
-    return { name, mode, state, round: this.round, dirtyPages: this.todo.count };
-  }
-
-  /** The frame that page `pfn` is in, or was in last. */
-  newest(pfn: number): Kept | undefined {
-    return this.#gang.scatter.ledger.get(this.#newest[pfn]!);
-  }
-
-  /** Its pages are in this frame now. */
-  divided({ id, base, pages, deltas }: Frame): void {
-    for (let i = 0; i < pages; i++) this.#newest[base + (deltas ? deltas[i]! : i)] = id;
-  }
-
-  /** Frames of it were sent; the divider has emptied `todo`, or not. */
-  sent(pages: number, bytes: number): void {
-    this.#sent.pages += pages;
-    this.#sent.bytes += bytes;
-    if (this.todo.count === 0) this.#replaced();
+    return { name, mode, state, round: this.round, dirtyPages: this.outgoing.todo.count };
   }
 
   /** A frame is where it should be. */
@@ -207,35 +168,16 @@ export class Departure implements Contender {
     this.#changes.wake();
   }
 
-  /** Bytes of the image that have been sent, and not been written to since, as far as is known. */
-  get doneBytes(): number {
-    return this.#isBegun ? Math.max(0, this.image.bytes - this.todo.count * PAGE_BYTES) : 0;
-  }
-
   /** Something has changed that it may wait for. */
   wake(): void {
     this.#changes.wake();
-  }
-
-  /** Nobody has this frame any more, or can read it, and it cannot be made again: its pages are sent in others. */
-  sendInstead(frame: Kept): void {
-    this.#void.push(frame);
-    if (this.error) return this.#replaced();
-    const { id, base, pages, deltas } = frame;
-    for (let i = 0; i < pages; i++) {
-      const pfn = base + (deltas ? deltas[i]! : i);
-      if (this.#newest[pfn] === id) this.todo.add(pfn);
-    }
-    if (this.todo.count === 0) this.#replaced();
-    this.#gang.onTodo();
   }
 
   /** This VM is over. */
   fail(error: AbdmError): void {
     if (this.error) return;
     this.error = error;
-    this.todo.clear();
-    this.#replaced();
+    this.outgoing.end();
     this.#changes.wake();
     this.#gang.onOver(this);
   }
@@ -252,14 +194,14 @@ export class Departure implements Contender {
     try {
       await this.#stopping;
     } catch {
-      // It never stood still, or is gone; that is reported by who stopped it.
+      // Why is reported by who stopped it.
+      this.#mishap = '; it may stand still, though nobody else runs it';
       return;
     }
     if (!this.guest || !this.giving.isOurs || this.giving.state === 'running') return;
     // First, so that what the destination says meanwhile leads nowhere.
     this.giving.resumed();
-    this.#stillFrom = Number.POSITIVE_INFINITY;
-    this.#isPressing = false;
+    this.outgoing.moves();
     this.#stoodMs += performance.now() - this.#stoppedAt;
     try {
       await this.guest.resume();
@@ -324,7 +266,7 @@ export class Departure implements Contender {
   /** How it ended. `error`: why all of it is over; `isInDoubt`: somebody may take everything from the nodes. */
   conclude(error: AbdmError | null, isInDoubt: boolean): VmSummary {
     // Where there are no nodes, nothing is missing to one that has all its pages and runs.
-    const isThere = this.#gang.direct && this.giving.state === 'left' && this.#isSettled;
+    const isThere = this.#gang.direct && this.giving.state === 'left' && this.outgoing.isSettled;
     const reason = isThere ? null : reasonOf(this.error ?? error);
     if (reason === null) this.summary.outcome = 'completed';
     // One that was over before is not with the nodes.
@@ -344,22 +286,24 @@ export class Departure implements Contender {
   async #rounds(guest: GuestSource): Promise<'whole' | 'early'> {
     if (this.#mode === 'stop' || this.#mode === 'post-copy') {
       this.summary.mode = this.#mode;
-      this.#isHeld = true;
-      this.#sendAll();
+      this.outgoing.isHeld = true;
+      this.outgoing.sendAll();
       return this.#mode === 'stop' ? 'whole' : 'early';
     }
+    const { outgoing } = this;
+    const { pages } = outgoing.todo;
     // What was written before its page is read for the first time comes with it.
-    await this.#askDirty(guest, new Todo(this.todo.pages));
-    const rounds = new Rounds(this.todo.pages, this.#limits);
+    await this.#askDirty(guest, new Todo(pages));
+    const rounds = new Rounds(pages, this.#limits);
     let warned = false;
-    this.#sendAll();
+    outgoing.sendAll();
     for (;;) {
       this.round++;
-      Object.assign(this.#sent, { pages: 0, bytes: 0 });
+      outgoing.beginRound();
       const soon = this.#limits.maxDowntimeMs / 2;
-      await this.#until(() => this.todo.count === 0 && this.#gang.pace.msFor(this.#backlogBytes) <= soon);
-      const dirty = await this.#askDirty(guest, this.todo);
-      const verdict = rounds.over(dirty, this.#gang.pace.msFor(dirty * this.#pageBytes + this.#backlogBytes));
+      await this.#until(() => outgoing.todo.count === 0 && this.#gang.pace.msFor(this.#backlogBytes) <= soon);
+      const dirty = await this.#askDirty(guest);
+      const verdict = rounds.over(dirty, this.#gang.pace.msFor(outgoing.bytesOf(dirty) + this.#backlogBytes));
       if (this.#mode === 'hybrid') {
         this.summary.mode = 'hybrid';
         if (rounds.done >= this.#limits.rounds) return 'early';
@@ -374,7 +318,6 @@ export class Departure implements Contender {
         }
         if (verdict === 'limit') break;
       }
-      this.#gang.onTodo();
     }
     this.summary.mode = 'pre-copy';
     return 'whole';
@@ -393,15 +336,15 @@ export class Departure implements Contender {
   async #leaveWhole(guest: GuestSource): Promise<void> {
     const { link, direct, scatter } = this.#gang;
     await this.#stop(guest);
-    this.#isHeld = false;
+    this.outgoing.isHeld = false;
     const atNodes = direct ? null : scatter.putState(this.vm, this.#state!);
     // Waited for below, unless this VM is over before.
     atNodes?.catch(() => {});
-    this.#isPressing = true;
+    this.outgoing.isPressing = true;
     scatter.hurry();
     this.#gang.onTodo();
     this.#handOver();
-    await this.#until(() => this.#isSettled);
+    await this.#until(() => this.outgoing.isSettled);
     this.#mayGive = true;
     if (this.giving.state === 'accepted') this.#give();
     if (direct) await this.#isTaken();
@@ -409,13 +352,13 @@ export class Departure implements Contender {
     const isEnough = () =>
       !link?.linked || (this.#mode === 'stop' ? !this.giving.isOurs : this.giving.state === 'left');
     await this.#until(isEnough, CONFIRM_MS);
-    this.#isPressing = false;
+    this.outgoing.isPressing = false;
     await atNodes;
   }
 
   /** It stops, and runs elsewhere as soon as its execution state is there; then its pages follow. */
   async #leaveEarly(guest: GuestSource): Promise<void> {
-    this.#isHeld = true;
+    this.outgoing.isHeld = true;
     this.#mayGive = true;
     while (this.giving.isOurs) {
       await this.#linked();
@@ -431,9 +374,9 @@ export class Departure implements Contender {
       }
       await this.comeBack();
     }
-    this.#isHeld = false;
+    this.outgoing.isHeld = false;
     this.#gang.onTodo();
-    await this.#until(() => this.todo.count === 0);
+    await this.#until(() => this.outgoing.todo.count === 0);
     await this.#isTaken();
   }
 
@@ -454,20 +397,21 @@ export class Departure implements Contender {
       throw new AbdmError('IMAGE', text);
     }
     // Nothing was sent yet, or nothing has to be asked because all is sent anyway.
-    if (this.todo.count < this.todo.pages) await this.#askDirty(guest, this.todo);
-    this.#stillFrom = this.#gang.framer.counts.frames + 1;
+    const { todo } = this.outgoing;
+    if (todo.count < todo.pages) await this.#askDirty(guest);
+    this.outgoing.standsStill(this.#nextFrame);
   }
 
   /** Tells the destination of a guest that stands still, if there is one. */
   #handOver(): void {
-    const { link, scatter } = this.#gang;
-    if (!link?.linked || this.#stillFrom === Number.POSITIVE_INFINITY) return;
+    const { link } = this.#gang;
+    if (!link?.linked || !this.outgoing.isStill) return;
     const isNew = this.giving.state === 'stopped';
     link.handOver({
       vm: this.vm,
-      coming: this.#coming(scatter.underWay()),
-      todo: this.todo,
-      floor: this.#gang.framer.counts.frames + 1,
+      coming: this.outgoing.coming(),
+      todo: this.outgoing.todo,
+      floor: this.#nextFrame,
       state: isNew ? this.#state : null,
     });
     if (isNew) this.giving.offered();
@@ -496,36 +440,17 @@ export class Departure implements Contender {
     throw link!.trouble ?? new AbdmError('PEER_UNREACHABLE', 'the destination is not connected');
   }
 
-  #sendAll(): void {
-    this.#isBegun = true;
-    this.todo.addAll();
-    this.#gang.onTodo();
-  }
-
   /** Adds what was written to since it was asked last. */
-  async #askDirty(guest: GuestSource, todo: Todo): Promise<number> {
-    const bitmap = new Uint8Array(todo.bitmap.byteLength);
-    await guest.dirty(bitmap);
+  async #askDirty(guest: GuestSource, todo?: Todo): Promise<number> {
+    const pages = await this.outgoing.askDirty(guest, todo);
     this.#check();
     this.summary.dirtySyncCount++;
-    return todo.addBitmap(bitmap);
+    return pages;
   }
 
-  /** What was to come in place of frames that never do is on its way. */
-  #replaced(): void {
-    const frames = this.#void;
-    this.#void = [];
-    if (frames.length > 0) this.#gang.scatter.void(frames);
-  }
-
-  get #isSettled(): boolean {
-    if (this.todo.count > 0) return false;
-    for (const _ of this.#coming(this.#gang.scatter.underWay())) return false;
-    return true;
-  }
-
-  *#coming(frames: Iterable<Kept>): Iterable<Kept> {
-    for (const frame of frames) if (frame.vm === this.vm) yield frame;
+  /** The id that the frame gets that is made next. */
+  get #nextFrame(): number {
+    return this.#gang.framer.counts.frames + 1;
   }
 
   /** What has to be acknowledged before anything that is sent now. */
@@ -533,12 +458,6 @@ export class Departure implements Contender {
     let bytes = 0;
     for (const frame of this.#gang.scatter.underWay()) bytes += frame.bytes;
     return bytes;
-  }
-
-  /** What a page takes that was written to; the first round has all the others too. */
-  get #pageBytes(): number {
-    const { pages, bytes } = this.#sent;
-    return this.round > 1 && pages > 0 ? bytes / pages : PAGE_BYTES;
   }
 
   #check(): void {

@@ -78,12 +78,12 @@ export class Division {
    */
   lost(frames: readonly Kept[]): void {
     const { departures, scatter, framer } = this.#options;
-    for (const frame of frames) if (departures[frame.vm]!.canMakeAgain(frame)) this.#again.push(frame);
-    let more = frames.filter((frame) => !departures[frame.vm]!.canMakeAgain(frame));
+    for (const frame of frames) if (departures[frame.vm]!.outgoing.canMakeAgain(frame)) this.#again.push(frame);
+    let more = frames.filter((frame) => !departures[frame.vm]!.outgoing.canMakeAgain(frame));
     if (more.length > 0) framer.forget();
     const known = new Set([...more, ...this.#again].map(({ id }) => id));
     while (more.length > 0) {
-      for (const frame of more) departures[frame.vm]!.sendInstead(frame);
+      for (const frame of more) departures[frame.vm]!.outgoing.sendInstead(frame);
       const ids = new Set(more.map(({ id }) => id));
       more = scatter.ledger.referring(ids).filter(({ id }) => !known.has(id));
       for (const { id } of more) known.add(id);
@@ -135,13 +135,12 @@ export class Division {
   #divide(): number {
     const { framer, scatter, fetchable } = this.#options;
     const departure = this.#schedule.next();
-    const pages = departure?.todo.take(framer.batchPages);
+    const pages = departure?.outgoing.todo.take(framer.framePages);
     if (!departure || !pages) return 0;
     // The destination has all that was given to it: what goes there too may refer to that.
     const straight = fetchable && scatter.prefersDestination();
-    const bytes = this.#make(departure, pages, { fetchableOnly: fetchable && !straight }, (frame) =>
-      scatter.put(frame),
-    );
+    const options = departure.outgoing.isAlone ? { alone: true } : { fetchableOnly: fetchable && !straight };
+    const bytes = this.#make(departure, pages, options, (frame) => scatter.put(frame));
     this.#schedule.sent(departure, bytes);
     return pages.pages;
   }
@@ -153,15 +152,14 @@ export class Division {
     const before = { ...framer.counts };
     const { base, deltas } = pages;
     const which = { vm: departure.vm, base, pages: pages.pages, ...(deltas && { deltas }) };
-    for (const frame of framer.divide(which, options)) {
+    const frames = framer.divide(which, options);
+    for (const frame of frames) {
       this.#count(frame);
-      departure.divided(frame);
       put(frame);
     }
+    departure.outgoing.sent(frames);
     for (const kind of KINDS) departure.summary[kind] += framer.counts[kind] - before[kind];
-    const bytes = framer.counts.frameBytes - before.frameBytes;
-    departure.sent(pages.pages, bytes);
-    return bytes;
+    return framer.counts.frameBytes - before.frameBytes;
   }
 
   /** False if that is not possible: then this VM is over. */

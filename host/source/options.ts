@@ -54,8 +54,6 @@ const EARLY: ReadonlySet<Mode> = new Set(['auto', 'post-copy', 'hybrid']);
 const ROUNDS: ReadonlySet<Mode> = new Set(['auto', 'pre-copy', 'hybrid']);
 export const MAX_ROUNDS = 1_000;
 export const MAX_PRIORITY = 1_000;
-/** Pages of a frame that somebody may wait for: 64 KiB are soon there. */
-const SMALL_FRAME_PAGES = 16;
 
 /** How its guests leave. */
 export function modeOf({ mode, vms }: EjectOptions): Mode {
@@ -69,9 +67,9 @@ export function isLive(options: EjectOptions): boolean {
   );
 }
 
-/** Pages of a frame, at most; undefined: as many as it takes. */
-export function framePages(options: EjectOptions): number | undefined {
-  return isLive(options) && EARLY.has(modeOf(options)) ? SMALL_FRAME_PAGES : undefined;
+/** Frames are short: a guest may wait for one. */
+export function isShort(options: EjectOptions): boolean {
+  return isLive(options) && EARLY.has(modeOf(options));
 }
 
 /** Everything goes straight to the destination: no node keeps anything. */

@@ -34,7 +34,8 @@ export class Requests {
   /** These pages of a VM are waited for. */
   ask(departure: Departure, pfns: readonly number[]): void {
     for (const pfn of pfns) {
-      if (!departure.todo.has(pfn) && arrives(departure.newest(pfn))) continue;
+      const { outgoing } = departure;
+      if (!outgoing.todo.has(pfn) && arrives(outgoing.newest(pfn))) continue;
       const base = pfn - (pfn % EXTENT_PAGES);
       const key = `${departure.vm} ${base}`;
       const known = this.#waiting.get(key);
@@ -48,7 +49,7 @@ export class Requests {
     for (const [key, { departure, base, pfns }] of this.#waiting) {
       this.#waiting.delete(key);
       if (departure.error) continue;
-      const { todo } = departure;
+      const { todo } = departure.outgoing;
       const pages = Math.min(EXTENT_PAGES, todo.pages - base);
       const wasSent = pfns.some((pfn) => !todo.has(pfn));
       const unsent = todo.takeWithin(base, pages);

@@ -36,7 +36,7 @@ import { isSecured, OPEN } from '../wire/security.js';
 import { Departure, type Gang } from './departure.js';
 import { Division } from './division.js';
 import { DestinationLink } from './link.js';
-import { checkOptions, type EjectOptions, framePages, isDirect, isLive, modeOf } from './options.js';
+import { checkOptions, type EjectOptions, isDirect, isLive, isShort, modeOf } from './options.js';
 import { Pace } from './pace.js';
 
 export type { EjectOptions } from './options.js';
@@ -99,7 +99,7 @@ export class Ejection {
     const sum = (of: (departure: Departure) => number) => this.#departures.reduce((all, one) => all + of(one), 0);
     return {
       phase: this.#phase,
-      doneBytes: sum(({ doneBytes }) => doneBytes),
+      doneBytes: sum(({ outgoing }) => outgoing.doneBytes),
       totalBytes: sum(({ image }) => image.bytes),
       wireBytes: this.#frameBytes,
       mergedBytes: this.#link?.mergedBytes ?? null,
@@ -171,7 +171,7 @@ export class Ejection {
     const token = to === undefined ? null : randomBytes(16).toString('hex');
     const sealed = isSecured(security);
     const live = isLive(this.#options);
-    const batchPages = framePages(this.#options);
+    const short = isShort(this.#options);
     const shapes = vms.map(({ name, image }) => {
       const { bytes, pages, regions } = image;
       const shape = { name, bytes, pages, regions: regions.map((region) => ({ ...region })) };
@@ -195,7 +195,7 @@ export class Ejection {
       leaseMs: park?.leaseMs ?? LEASE_MS,
       token,
       live,
-      ...(batchPages && { batchPages }),
+      short,
       onGiven: ({ id }, straight) => {
         if (straight && live) this.#framer!.setUnfetchable(id);
       },
@@ -211,7 +211,7 @@ export class Ejection {
       sealed,
       withMeta: !this.#direct && to !== undefined,
       live,
-      ...(batchPages && { batchPages }),
+      short,
       onFree: () => this.#division?.wake(),
     });
     this.#division = new Division({

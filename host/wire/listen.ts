@@ -70,11 +70,17 @@ export class Listener {
     return this.#gate?.strangers ?? 0;
   }
 
-  /** Stops listening and fails every channel with `reason`; resolves when all are closed, a linger later at the latest. */
-  async close(reason = new AbdmError('CANCELLED', 'the server is shutting down')): Promise<void> {
+  /**
+   * Stops listening and fails every channel with `reason`, or, with null, ends it without a word. Resolves when all are closed, a linger later at the
+   * latest.
+   */
+  async close(reason: AbdmError | null = new AbdmError('CANCELLED', 'the server is shutting down')): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#gate?.close();
-    for (const channel of this.#channels) channel.fail(reason);
+    for (const channel of this.#channels) {
+      if (reason) channel.fail(reason);
+      else channel.end();
+    }
     while (this.#channels.size > 0) await new Promise((resolve) => setTimeout(resolve, 5));
     await closed;
   }

@@ -182,8 +182,8 @@ describe('a block', () => {
 
 describe('a window', () => {
   test('lets as many bytes be on their way, whatever the size of frames', () => {
-    expect([windowLimits().frames, windowLimits(16).frames]).toEqual([16, 64]);
-    const window = new Window(windowLimits(16));
+    expect([windowLimits().frames, windowLimits(true).frames]).toEqual([16, 64]);
+    const window = new Window(windowLimits(true));
     for (let i = 0; i < 64; i++) {
       expect(window.isFull).toBe(false);
       window.sent(100);

@@ -34,7 +34,7 @@ export async function open(nodes: readonly { address: string }[], options: Parti
     leaseMs: 60_000,
     token: null,
     live: true,
-    batchPages: 16,
+    short: true,
     onGiven: ({ id }, straight) => said.given.push([id, straight]),
     onVoid: ({ id }) => said.voided.push(id),
     onStored: ({ id }) => said.stored.push(id),

@@ -301,6 +301,18 @@ describe('a channel', () => {
     expect(there.open).toBe(false);
   });
 
+  it('ends without a word, and nobody comes in any more, when its listener leaves', async () => {
+    const { listener, server, client } = await pair();
+    const closed = listener.close(null);
+    await expect(connect(`127.0.0.1:${listener.address.port}`, new Probe())).rejects.toMatchObject({
+      code: 'PEER_UNREACHABLE',
+    });
+    expect(await client.closed).not.toMatchObject({ code: 'PEER_ABORTED' });
+    client.channel?.end();
+    await closed;
+    expect(server.isClosed).toBe(true);
+  });
+
   it('says what to check when nobody is there', async () => {
     const listener = await listening(new Probe());
     await listener.close();
