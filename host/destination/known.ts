@@ -95,7 +95,6 @@ export class KnownFrames {
     const frame = this.#frame(frameId);
     frame.bytes = frameBytes;
     this.#told(frame, vm);
-    if (frame.state === 'void') return frame;
     if (state === 'void') {
       this.#void(frame);
       return frame;

@@ -498,13 +498,15 @@ export class Session {
     return this.#total !== null || this.#forsaken;
   }
 
+  /** Which frames there are, and what is in them: of one that was only found at a node, any page might be the last version. */
   get #allKnown(): boolean {
-    return this.#total === null ? this.#forsaken : this.#known.size >= this.#total;
+    if (this.#total === null) return this.#forsaken;
+    return this.#known.size >= this.#total && this.#known.untold === 0;
   }
 
   /** It is known what is in every frame that there is. */
   get #isTold(): boolean {
-    return this.#total !== null && this.#allKnown && this.#known.untold === 0;
+    return this.#total !== null && this.#allKnown;
   }
 
   /** Nothing is merged yet. */

@@ -309,7 +309,7 @@ export class Scene {
     onTestFinished(() => scene.session.close(false));
     scene.session.name(nodes, true);
     scene.session.hasSource = true;
-    await until(() => nodes.every(({ connections }) => connections === 2), 'both connections to each node');
+    await until(() => nodes.every(({ connections }) => connections >= 2), 'both connections to each node');
     for (const holder of scene.session.holders) await holder.settled();
     return scene;
   }

@@ -307,6 +307,25 @@ describe('a guest that has run before a destination is started again', () => {
 });
 
 describe('a VM is whole', () => {
+  test('not before a frame that was found at a node, and is in no record, has said what is in it', async () => {
+    const maker = await Maker.create();
+    const first = maker.frame(fill(0, 16, 100));
+    const second = maker.frame(fill(0, 16, 500));
+    const node = await LiveNode.start(first, second);
+    const scene = await Scene.open(maker, [16], [node]);
+    scene.kept(first);
+    await until(() => scene.session.merger.mergedPages(0) === 16, 'the first is merged');
+    node.holdsBack = () => true;
+    scene.session.divided(2);
+    await until(() => node.askedIds.includes(second.id), 'the second is asked for');
+    scene.kept(first);
+    expect(scene.ending).toBe(null);
+    node.answer();
+    await until(() => scene.ending !== null, 'an end');
+    expect(scene.ending).toEqual({ how: 'whole' });
+    scene.expectPages(fill(0, 16, 500));
+  });
+
   test('as soon as its guest runs and has all of its pages, whatever else comes', async () => {
     const maker = await Maker.create();
     const own = maker.frame(fill(0, 16, 100));
