@@ -30,7 +30,7 @@ import { decodeJson, encodeJson, type JsonObject, need, printable } from '../wir
 import { type MessageHeader, MessageType, maxBodyBytes, messageName, PROTOCOL_VERSION } from '../wire/messages.js';
 import { type FrameState, RecordWriter } from '../wire/records.js';
 import type { Security } from '../wire/security.js';
-import { discardBodies, stateBodies } from './handover.js';
+import { discardBodies, stateBodies } from './bodies.js';
 import type { Todo } from './todo.js';
 
 /** A VM, as IMAGES has it. */

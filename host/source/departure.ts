@@ -1,5 +1,5 @@
-// One VM on its way: when it is read, when it stops, when it may run elsewhere. What of it has to be sent is in `outgoing`, who it belongs to in `giving`
-// (ownership/giving.ts).
+// One VM on its way: when it is read, when it stops, when it may run elsewhere. What of it has to be sent is in `outgoing`; what is said of it to the
+// destination, and who it belongs to, in `handing`.
 //
 //   an image that nobody writes to      all pages, and that was it
 //
@@ -15,39 +15,16 @@
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type GuestSource, type ImageSource, isGuestSource } from '../image/image.js';
 import { MAX_STATE_BYTES } from '../mam/catalog.js';
-import type { Framer } from '../mam/framer.js';
 import type { Kept } from '../mam/ledger.js';
-import type { Scatter } from '../mam/scatter.js';
-import { Giving, type Report } from '../ownership/giving.js';
+import type { Giving } from '../ownership/giving.js';
 import { type Mode, type Notice, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
 import { Changes } from './changes.js';
-import type { DestinationLink } from './link.js';
+import type { Gang } from './gang.js';
+import { Handing } from './handing.js';
 import { Outgoing } from './outgoing.js';
-import type { Pace } from './pace.js';
 import { type RoundLimits, Rounds } from './rounds.js';
 import type { Contender } from './schedule.js';
 import { Todo } from './todo.js';
-
-/** What the VMs of a migration share. */
-export interface Gang {
-  /** Null: there is no destination, they are parked. */
-  readonly link: DestinationLink | null;
-  readonly scatter: Scatter;
-  readonly framer: Framer;
-  readonly pace: Pace;
-  readonly direct: boolean;
-  /** How long the destination may take to answer. */
-  readonly answerMs: number;
-  /** Aborted: all of it is over. */
-  readonly signal: AbortSignal;
-  /** There is something to divide. */
-  onTodo(): void;
-  /** A VM is over, alone; its `error` says why. */
-  onOver(departure: Departure): void;
-  /** Something that the operator should know. */
-  notice(notice: Notice): void;
-  elapsedMs(): number;
-}
 
 export interface DepartureOptions {
   readonly vm: number;
@@ -74,7 +51,7 @@ export class Departure implements Contender {
   readonly guest: GuestSource | null;
   readonly weight: number;
   readonly outgoing: Outgoing;
-  readonly giving = new Giving();
+  readonly handing: Handing;
   readonly summary: VmSummary;
   /** Why this VM is over. */
   error: AbdmError | null = null;
@@ -85,7 +62,6 @@ export class Departure implements Contender {
   readonly #limits: RoundLimits;
   readonly #gang: Gang;
   readonly #changes = new Changes();
-  #state: Uint8Array | null = null;
   #stopping: Promise<void> | null = null;
   #comingBack: Promise<void> | null = null;
   /** What went wrong besides. */
@@ -93,8 +69,6 @@ export class Departure implements Contender {
   #stoppedAt = 0;
   /** How long it stood still before it went on here again. */
   #stoodMs = 0;
-  /** Nothing but LOADED is missing. */
-  #mayGive = false;
 
   constructor({ vm, name, image, weight, mode, rounds, maxDowntimeMs }: DepartureOptions, gang: Gang) {
     this.vm = vm;
@@ -107,6 +81,17 @@ export class Departure implements Contender {
       isStill: this.guest === null,
       scatter: () => gang.scatter,
       onTodo: () => gang.onTodo(),
+    });
+    this.handing = new Handing({
+      vm,
+      name,
+      outgoing: this.outgoing,
+      link: () => gang.link,
+      nextFrame: () => this.#nextFrame,
+      isOver: () => this.error !== null || gang.signal.aborted,
+      onFailed: (error) => this.fail(error),
+      onRan: () => this.#onRan(),
+      onChange: () => this.wake(),
     });
     this.#name = name;
     this.#mode = this.guest ? mode : 'stop';
@@ -131,6 +116,10 @@ export class Departure implements Contender {
       outcome: 'aborted',
       reason: null,
     };
+  }
+
+  get giving(): Giving {
+    return this.handing.giving;
   }
 
   get isReady(): boolean {
@@ -158,7 +147,8 @@ export class Departure implements Contender {
 
   status(): VmStatus {
     const { name, mode } = this.summary;
-    const { state } = this.giving;
+    // It goes on only when it says so.
+    const state = this.#comingBack ? 'stopped' : this.giving.state;
     return { name, mode, state, round: this.round, dirtyPages: this.outgoing.todo.count };
   }
 
@@ -214,53 +204,6 @@ export class Departure implements Contender {
   /** The nodes are about to be told that everything is with them. */
   giveToNodes(): void {
     if (this.guest && !this.error && this.giving.state !== 'left') this.giving.giveToNodes();
-  }
-
-  /** The destination is there, again perhaps: it is told what a guest that stands still needs. */
-  onLinked(report: Report | null): void {
-    if (!this.guest || this.error) return;
-    if (report === null) {
-      const text = `${this.#name} is a guest that is to run at the destination, which has none that waits for it`;
-      return this.fail(new AbdmError('USAGE', text));
-    }
-    if (report.state === 'running' && this.giving.isOurs) {
-      return this.fail(new AbdmError('PROTOCOL', `the destination runs ${this.#name}, which is still here`));
-    }
-    const runAgain = this.giving.reported(report);
-    if (this.giving.state === 'left') this.#ran();
-    this.#handOver();
-    // Said of one that runs there: it may have been begun by another destination, which knew what this one has just been told.
-    if (runAgain || (report.state === 'running' && this.giving.state === 'left')) this.#gang.link!.run(this.vm);
-    this.#changes.wake();
-  }
-
-  onLinkLost(): void {
-    this.giving.linkLost();
-    this.#changes.wake();
-  }
-
-  /** LOADED. */
-  onLoaded(guest: string): void {
-    this.giving.loaded(guest);
-    // It may be over meanwhile, or go on here, or the nodes were told that it is theirs.
-    const isOver = this.error !== null || this.#gang.signal.aborted;
-    if (this.giving.state === 'accepted' && this.#mayGive && !isOver) this.#give();
-    this.#changes.wake();
-  }
-
-  /** RUNNING. */
-  onRunning(): void {
-    if (this.giving.isOurs) throw new AbdmError('PROTOCOL', `the destination runs ${this.#name}, which is still here`);
-    const wasGiven = this.giving.state === 'given';
-    this.giving.ran();
-    if (wasGiven && this.giving.state === 'left') this.#ran();
-    this.#changes.wake();
-  }
-
-  /** VM_OVER. */
-  onOver(error: AbdmError): void {
-    this.giving.refused();
-    this.fail(error);
   }
 
   /** How it ended. `error`: why all of it is over; `isInDoubt`: somebody may take everything from the nodes. */
@@ -337,16 +280,15 @@ export class Departure implements Contender {
     const { link, direct, scatter } = this.#gang;
     await this.#stop(guest);
     this.outgoing.isHeld = false;
-    const atNodes = direct ? null : scatter.putState(this.vm, this.#state!);
+    const atNodes = direct ? null : scatter.putState(this.vm, this.handing.state!);
     // Waited for below, unless this VM is over before.
     atNodes?.catch(() => {});
     this.outgoing.isPressing = true;
     scatter.hurry();
     this.#gang.onTodo();
-    this.#handOver();
+    this.handing.offer();
     await this.#until(() => this.outgoing.isSettled);
-    this.#mayGive = true;
-    if (this.giving.state === 'accepted') this.#give();
+    this.handing.mayRun();
     if (direct) await this.#isTaken();
     // A destination that merges all of it first, as in mode stop, is not waited for.
     const isEnough = () =>
@@ -359,11 +301,11 @@ export class Departure implements Contender {
   /** It stops, and runs elsewhere as soon as its execution state is there; then its pages follow. */
   async #leaveEarly(guest: GuestSource): Promise<void> {
     this.outgoing.isHeld = true;
-    this.#mayGive = true;
+    this.handing.mayRun();
     while (this.giving.isOurs) {
       await this.#linked();
       await this.#stop(guest);
-      this.#handOver();
+      this.handing.offer();
       const { answerMs } = this.#gang;
       // Stopped again: the link was lost.
       if (!(await this.#until(() => this.giving.state !== 'offered', answerMs))) {
@@ -386,12 +328,12 @@ export class Departure implements Contender {
     if (this.#gang.link) this.#gang.scatter.setAhead(AHEAD);
     this.#stoppedAt = performance.now();
     this.#stopping = guest.stop().then((state) => {
-      this.#state = state;
+      this.handing.state = state;
       this.giving.stopped();
     });
     await this.#stopping;
     this.#check();
-    const { byteLength } = this.#state!;
+    const { byteLength } = this.handing.state!;
     if (byteLength < 1 || byteLength > MAX_STATE_BYTES) {
       const text = `the execution state of ${this.#name} has ${byteLength} bytes: it may have 1 to ${MAX_STATE_BYTES}`;
       throw new AbdmError('IMAGE', text);
@@ -402,28 +344,10 @@ export class Departure implements Contender {
     this.outgoing.standsStill(this.#nextFrame);
   }
 
-  /** Tells the destination of a guest that stands still, if there is one. */
-  #handOver(): void {
-    const { link } = this.#gang;
-    if (!link?.linked || !this.outgoing.isStill) return;
-    const isNew = this.giving.state === 'stopped';
-    link.handOver({
-      vm: this.vm,
-      coming: this.outgoing.coming(),
-      todo: this.outgoing.todo,
-      floor: this.#nextFrame,
-      state: isNew ? this.#state : null,
-    });
-    if (isNew) this.giving.offered();
-  }
-
-  #give(): void {
-    this.giving.give();
-    this.#gang.link!.run(this.vm);
-  }
-
-  #ran(): void {
-    this.summary.downtimeMs ??= this.#stoodMs + performance.now() - this.#stoppedAt;
+  #onRan(): void {
+    // It may be said more than once.
+    if (this.summary.downtimeMs !== null) return;
+    this.summary.downtimeMs = this.#stoodMs + performance.now() - this.#stoppedAt;
     this.summary.exitTimeMs = this.#gang.elapsedMs();
   }
 

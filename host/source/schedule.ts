@@ -27,7 +27,8 @@ export class Schedule<T extends Contender> {
     for (const one of this.#spent.keys()) {
       if (one.isReady && (best === null || this.#isBefore(one, best))) best = one;
     }
-    if (best) this.#level = Math.max(this.#level, this.#spent.get(best)!);
+    // Who comes before all others says nothing of how far they are.
+    if (best && !best.isPressing) this.#level = Math.max(this.#level, this.#spent.get(best)!);
     return best;
   }
 

@@ -20,23 +20,21 @@
 //
 // With no nodes (direct) everything goes straight to the destination, and whatever happens to it aborts the migration.
 
-import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { KEY_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import { isGuestSource } from '../image/image.js';
-import { Framer } from '../mam/framer.js';
-import { NodeIndex } from '../mam/index.js';
+import type { Framer } from '../mam/framer.js';
+import type { NodeIndex } from '../mam/index.js';
 import type { Kept } from '../mam/ledger.js';
-import { Scatter } from '../mam/scatter.js';
-import { migrationSecret } from '../mam/secret.js';
+import type { Scatter } from '../mam/scatter.js';
 import { type Mode, type Notice, reasonOf, type Status, type Summary, usage, type VmSummary } from '../summary.js';
 import { RateLimit } from '../wire/rate.js';
-import { isSecured, OPEN } from '../wire/security.js';
-import { Departure, type Gang } from './departure.js';
+import { OPEN } from '../wire/security.js';
+import { Departure } from './departure.js';
 import { Division } from './division.js';
+import type { Gang } from './gang.js';
 import { DestinationLink } from './link.js';
-import { checkOptions, type EjectOptions, isDirect, isLive, isShort, modeOf } from './options.js';
+import { open } from './opening.js';
+import { checkOptions, type EjectOptions, isDirect, isLive, modeOf } from './options.js';
 import { Pace } from './pace.js';
 
 export type { EjectOptions } from './options.js';
@@ -45,8 +43,6 @@ const ANSWER_MS = 30_000;
 const MAX_DOWNTIME_MS = 300;
 /** A destination that does not confirm the exit within this is not waited for, where there are nodes. */
 const CONFIRM_MS = 3_000;
-/** Frames that are complete stay so long at nodes that nobody is connected to. */
-const LEASE_MS = 600_000;
 /** How long a destination is given to hear why the migration is over, before the nodes forget the frames. */
 const FAIL_MS = 500;
 /** As bad as the worst of its VMs. */
@@ -165,37 +161,9 @@ export class Ejection {
   }
 
   async #migrate(): Promise<void> {
-    const { to, park, vms, vmKey, intermediates, announcements, replicas = 1, security = OPEN } = this.#options;
-    const migration = randomBytes(16).toString('hex');
-    const key = vmKey ? migrationSecret(vmKey, migration) : randomBytes(KEY_BYTES);
-    const token = to === undefined ? null : randomBytes(16).toString('hex');
-    const sealed = isSecured(security);
+    const { to, security = OPEN } = this.#options;
     const live = isLive(this.#options);
-    const short = isShort(this.#options);
-    const shapes = vms.map(({ name, image }) => {
-      const { bytes, pages, regions } = image;
-      const shape = { name, bytes, pages, regions: regions.map((region) => ({ ...region })) };
-      return isGuestSource(image) ? { ...shape, guest: true as const } : shape;
-    });
-    if (!this.#direct) {
-      const listed = intermediates === 'announced' ? undefined : intermediates;
-      this.#index = await NodeIndex.open({
-        security,
-        ...(listed && { listed }),
-        ...(announcements && { announcements }),
-      });
-    }
-    const scatter = await Scatter.open({
-      migration,
-      security,
-      key,
-      index: this.#index,
-      manifest: { migration, sealed, replicas, vms: shapes },
-      parked: park !== undefined,
-      leaseMs: park?.leaseMs ?? LEASE_MS,
-      token,
-      live,
-      short,
+    const opened = await open(this.#options, {
       onGiven: ({ id }, straight) => {
         if (straight && live) this.#framer!.setUnfetchable(id);
       },
@@ -203,20 +171,15 @@ export class Ejection {
       onVoid: (frame) => this.#link?.voided(frame),
       onLost: (frames) => this.#division!.lost(frames),
       onError: (error) => this.#fail(error),
-    });
-    this.#scatter = scatter;
-    this.#framer = await Framer.create({
-      key,
-      compress: this.#options.compress ?? 'lz4',
-      sealed,
-      withMeta: !this.#direct && to !== undefined,
-      live,
-      short,
       onFree: () => this.#division?.wake(),
     });
+    const { index, scatter, framer, migration, announcement } = opened;
+    this.#index = index;
+    this.#scatter = scatter;
+    this.#framer = framer;
     this.#division = new Division({
       departures: this.#departures,
-      framer: this.#framer,
+      framer,
       scatter,
       limit: this.#limit,
       pace: this.#pace,
@@ -231,33 +194,27 @@ export class Ejection {
         once: this.#direct,
         signal: this.#abort.signal,
         announcement: () => ({
-          mode: this.#mode,
-          direct: this.#direct,
-          key: Buffer.from(key).toString('hex'),
-          sealed,
-          replicas,
-          token: token!,
-          vms: shapes,
-          nodes: this.#direct ? [] : scatter.mam.members.map(({ address, id }) => ({ address, id })),
+          ...announcement,
+          nodes: scatter.mam.members.map(({ address, id }) => ({ address, id })),
           elapsedMs: this.#elapsedMs(),
         }),
         kept: () => (this.#direct ? [] : scatter.ledger.kept()),
         voided: () => scatter.ledger.voided(),
         events: {
-          onLoaded: (vm, guest) => this.#departures[vm]!.onLoaded(guest),
-          onRunning: (vm) => this.#departures[vm]!.onRunning(),
+          onLoaded: (vm, guest) => this.#departures[vm]!.handing.onLoaded(guest),
+          onRunning: (vm) => this.#departures[vm]!.handing.onRunning(),
           onFault: (vm, pfns) => this.#onFault(this.#departures[vm]!, pfns),
-          onVmOver: (vm, error) => this.#departures[vm]!.onOver(error),
+          onVmOver: (vm, error) => this.#departures[vm]!.handing.onOver(error),
         },
         onReady: (reports) => {
           scatter.addDestination(to);
           for (const departure of this.#departures) {
             if (departure.error) this.#link!.vmOver(departure.vm, departure.error);
-            else departure.onLinked(reports[departure.vm] ?? null);
+            else if (departure.guest) departure.handing.onLinked(reports[departure.vm] ?? null);
           }
         },
         onBroken: () => {
-          for (const departure of this.#departures) departure.onLinkLost();
+          for (const departure of this.#departures) departure.handing.onLinkLost();
         },
         onForgotten: () => scatter.loseDestination(),
         onOver: (error) => {
