@@ -5,6 +5,7 @@ import type { GivingState } from './ownership/giving.js';
 
 /** How a VM leaves. `auto` is pre-copy that becomes post-copy if it does not converge; an image that nobody writes to just stops. */
 export const MODES = ['auto', 'stop', 'pre-copy', 'post-copy', 'hybrid'] as const;
+/** How a VM leaves: one of {@link MODES}. */
 export type Mode = (typeof MODES)[number];
 
 /** How long a guest waited for pages that it had touched: quantiles of all faults, in milliseconds. */
