@@ -21,7 +21,6 @@ export class Arrival {
   readonly memory: Uint8Array;
   /** Pages that its guest has written to here. */
   readonly written = new Set<number>();
-  ranAt = 0;
   constructor(pages: number) {
     this.memory = new Uint8Array(pages * PAGE).fill(0xee);
   }
@@ -55,8 +54,12 @@ export class Landing implements PageSink {
   // biome-ignore lint/suspicious/noExplicitAny: JSON
   images: any;
   frames = -1;
+  /** Pages that were there when RUN came, in an old version. */
+  readonly stale: number[] = [];
   /** Pages that it could not make of what it had. */
   asked = 0;
+  /** What each guest had when it stopped. */
+  truth: readonly Uint8Array[] = [];
   readonly options: LandingOptions;
   #listener!: Listener;
   #migration = '';
@@ -155,7 +158,20 @@ export class Landing implements PageSink {
       const at = pfn * PAGE;
       if (Buffer.compare(arrival.memory.subarray(at, at + PAGE), memory.subarray(at, at + PAGE))) wrong.push(pfn);
     }
-    expect(wrong).toEqual([]);
+    expect([wrong, this.stale]).toEqual([[], []]);
+  }
+
+  /** What is in place when its guest begins to run is the last version of it. */
+  #expectTrue(vm: number): void {
+    const truth = this.truth[vm]!;
+    const { memory } = this.arrivals[vm]!;
+    const stale: number[] = [];
+    for (let pfn = 0; pfn < truth.byteLength / PAGE; pfn++) {
+      const at = pfn * PAGE;
+      if (!this.merger.isMerged(vm, pfn)) continue;
+      if (Buffer.compare(memory.subarray(at, at + PAGE), truth.subarray(at, at + PAGE))) stale.push(pfn);
+    }
+    this.stale.push(...stale);
   }
 
   #place(vm: number, pfn: number, pages: number): void {
@@ -280,7 +296,7 @@ export class Landing implements PageSink {
     if (arrival.state !== 'running') {
       expect(arrival.state).toBe('loaded');
       arrival.state = 'running';
-      arrival.ranAt = performance.now();
+      this.#expectTrue(vm);
       this.merger.freeze(vm);
     }
     this.send(T.RUNNING, { vm });

@@ -31,15 +31,20 @@ interface Scene {
   guests?: GuestOptions[];
   landing?: LandingOptions;
   keepers?: number;
+  priorities?: number[];
 }
 
-async function scene({ guests: options = [{}], landing: how = {}, keepers = 0 }: Scene, more: Partial<EjectOptions>) {
+async function scene(
+  { guests: options = [{}], landing: how = {}, keepers = 0, priorities = [] }: Scene,
+  more: Partial<EjectOptions>,
+) {
   const landing = await Landing.start(how);
   const guests = options.map((one) => new TestGuest(one));
+  landing.truth = guests.map(({ memory }) => memory);
   const notices: Notice[] = [];
   const nodes = await startNodes(keepers);
   const ejection = new Ejection({
-    vms: guests.map((image, i) => ({ name: `vm${i}`, image })),
+    vms: guests.map((image, i) => ({ name: `vm${i}`, image, priority: priorities[i] ?? 1 })),
     to: landing.address,
     intermediates: nodes.map(({ address }) => address),
     onNotice: (notice) => notices.push(notice),
@@ -507,22 +512,14 @@ describe('a gang', () => {
     [[1, 1], 1],
     [[3, 1], 3],
     [[1, 4], 0.25],
-  ])('with priorities %j shares the link by them', async ([a, b], ratio) => {
-    const { landing, guests, ejection } = await scene({ guests: two }, { rateBytesPerS: 4e6, mode: 'post-copy' });
-    void ejection;
-    const weighted = new Ejection({
-      vms: guests.map((image, i) => ({ name: `vm${i}`, image, priority: [a!, b!][i]! })),
-      to: landing.address,
-      intermediates: [],
-      rateBytesPerS: 4e6,
-      mode: 'post-copy',
-    });
-    const running = weighted.run();
+  ])('with priorities %j shares the link by them', async (priorities, ratio) => {
+    const { landing, ejection } = await scene({ guests: two, priorities }, { rateBytesPerS: 4e6, mode: 'post-copy' });
+    const running = ejection.run();
     const pages = (vm: number) => landing.merger?.mergedPages(vm) ?? 0;
     await until(() => pages(0) + pages(1) > 800);
     expect(pages(0) / pages(1)).toBeGreaterThan(0.7 * ratio);
     expect(pages(0) / pages(1)).toBeLessThan(1.4 * ratio);
-    weighted.setRate(null);
+    ejection.setRate(null);
     expect((await running).outcome).toBe('completed');
   });
 
