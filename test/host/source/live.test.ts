@@ -109,6 +109,16 @@ test('a guest that stands still in pre-copy has all its pages there, or at the n
   landing.expectWhole(0, guest.memory);
 });
 
+test('what is on its way when it stops is waited for: an older version does not do', async () => {
+  const { landing, guest, ejection } = await scene(
+    { guests: [{ pages: 1024, kinds: ['random'], writesPerS: 4000, workingSet: 300 }], landing: { mergeMs: 80 } },
+    { mode: 'hybrid', rounds: 2, rateBytesPerS: 40e6 },
+  );
+  expect(await ejection.run()).toMatchObject({ outcome: 'completed', vms: [{ dirtySyncCount: 4 }] });
+  expect([...landing.records.values()].some(({ state }) => state === 'coming')).toBe(true);
+  landing.expectWhole(0, guest.memory);
+});
+
 describe('rounds', () => {
   test('of a guest that writes little end as pre-copy: the rest fits the downtime', async () => {
     const { landing, guest, notices, ejection } = await scene(
@@ -152,6 +162,17 @@ describe('rounds', () => {
 describe('a guest that runs at the destination', () => {
   const slow = { mode: 'post-copy', rateBytesPerS: 2e6 } as const;
   const large: GuestOptions = { pages: 2048, kinds: ['random'] };
+
+  test.each([0, 2])('has its execution state before its pages, %i nodes', async (keepers) => {
+    let before = -1;
+    const onMessage = (type: MessageType, _vm: number | null, { straight, records }: Landing) => {
+      if (type === T.STATE) before = straight.length + records.size;
+      return undefined;
+    };
+    const { ejection } = await scene({ guests: [large], keepers, landing: { onMessage } }, { mode: 'post-copy' });
+    expect((await ejection.run()).outcome).toBe('completed');
+    expect(before).toBe(0);
+  });
 
   test('gets what it waits for before all else, and what follows it next', async () => {
     const { landing, guest, ejection } = await scene({ guests: [large] }, slow);
