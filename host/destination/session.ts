@@ -237,6 +237,11 @@ export class Session {
     return this.#demand.requests(vm);
   }
 
+  /** How long guests waited for pages in the last seconds: 99 of a hundred waits at most so long; null: there were none. */
+  get latelyP99Ms(): number | null {
+    return this.#demand.latelyP99Ms;
+  }
+
   /** How long it waited for them; null: for none. */
   faults(vm: number): FaultLatency | null {
     return this.#demand.latency(vm);
