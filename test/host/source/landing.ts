@@ -36,6 +36,8 @@ export interface LandingOptions {
   onMessage?: (type: MessageType, vm: number | null, landing: Landing) => false | undefined;
   /** STORED comes so long after its PUT. */
   mergeMs?: number;
+  /** And so long after the one before it. */
+  frameMs?: number;
   /** Frames that its nodes keep are fetched at once; else only by `fetchAll`. */
   gathers?: boolean;
   /** Takes no frames itself, but those that somebody waits for. */
@@ -73,6 +75,7 @@ export class Landing implements PageSink {
   readonly #fetched = new Set<number>();
   readonly #id: string;
   readonly #waits: NodeJS.Timeout[] = [];
+  #freeAt = 0;
 
   private constructor(options: LandingOptions) {
     this.options = options;
@@ -310,6 +313,9 @@ export class Landing implements PageSink {
       return channel.send(T.REFUSED, id, encodeJson({ code: 'NO_ROOM', message: 'none', freeBytes: 0, node }));
     }
     const copy = body.slice();
+    const now = performance.now();
+    const { mergeMs = 0, frameMs = 0 } = this.options;
+    this.#freeAt = Math.max(now + mergeMs, this.#freeAt + frameMs);
     setTimeout(() => {
       this.straight.push({ id, role });
       const { vm, pfns } = this.#merge(copy);
@@ -327,7 +333,7 @@ export class Landing implements PageSink {
         stored();
       }, 1);
       this.#waits.push(wait);
-    }, this.options.mergeMs ?? 0);
+    }, this.#freeAt - now);
   }
 
   #merge(frame: Uint8Array): { vm: number; pfns: number[] } {

@@ -567,6 +567,22 @@ describe('a gang', () => {
     landing.expectWhole(1, guests[1]!.memory);
   });
 
+  test('whose link is slow: a guest stops when what the others have sent has arrived, and not before', async () => {
+    const busy = { pages: 256, kinds: ['random'], writesPerS: 100, workingSet: 20 };
+    const { landing, guests, notices, ejection } = await scene(
+      // 6 MB a second.
+      { guests: [busy, { pages: 4096, kinds: ['random'], seed: 3 }], landing: { frameMs: 10 } },
+      { mode: 'auto' },
+    );
+    const summary = await ejection.run();
+    expect(summary).toMatchObject({ outcome: 'completed', vms: [{ mode: 'pre-copy' }, { mode: 'pre-copy' }] });
+    expect(notices).toEqual([]);
+    // The first is gone long before the second has sent all.
+    expect(summary.vms[0]!.exitTimeMs).toBeLessThan(0.6 * summary.vms[1]!.exitTimeMs!);
+    expect(summary.vms[0]!.downtimeMs).toBeLessThan(500);
+    for (const [vm, guest] of guests.entries()) landing.expectWhole(vm, guest.memory);
+  });
+
   test('one that the destination does not want fails alone, and goes on here', async () => {
     const { landing, guests, ejection } = await scene(
       {
