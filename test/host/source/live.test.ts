@@ -570,8 +570,8 @@ describe('a gang', () => {
   test('whose link is slow: a guest stops when what the others have sent has arrived, and not before', async () => {
     const busy = { pages: 256, kinds: ['random'], writesPerS: 100, workingSet: 20 };
     const { landing, guests, notices, ejection } = await scene(
-      // 6 MB a second.
-      { guests: [busy, { pages: 4096, kinds: ['random'], seed: 3 }], landing: { frameMs: 10 } },
+      // 13 MB a second.
+      { guests: [busy, { pages: 10_240, kinds: ['random'], seed: 3 }], landing: { frameMs: 5 } },
       { mode: 'auto' },
     );
     const summary = await ejection.run();
