@@ -60,11 +60,11 @@ export function modeOf({ mode, vms }: EjectOptions): Mode {
   return mode ?? (vms.some(({ image }) => isGuestSource(image)) ? 'auto' : 'stop');
 }
 
-/** A guest may run at the destination before all of its memory is there. */
+/** A guest may run at the destination, and write to its memory, while frames still come there: its own, or those of others that leave with it. */
 export function isLive(options: EjectOptions): boolean {
-  return (
-    options.to !== undefined && modeOf(options) !== 'stop' && options.vms.some(({ image }) => isGuestSource(image))
-  );
+  const { to, vms } = options;
+  if (to === undefined || !vms.some(({ image }) => isGuestSource(image))) return false;
+  return modeOf(options) !== 'stop' || vms.length > 1;
 }
 
 /** Frames are short: a guest may wait for one. */

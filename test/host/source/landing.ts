@@ -38,6 +38,8 @@ export interface LandingOptions {
   mergeMs?: number;
   /** And so long after the one before it. */
   frameMs?: number;
+  /** It asks so late for what it cannot make of what it has. */
+  askMs?: number;
   /** Frames that its nodes keep are fetched at once; else only by `fetchAll`. */
   gathers?: boolean;
   /** Takes no frames itself, but those that somebody waits for. */
@@ -326,7 +328,7 @@ export class Landing implements PageSink {
       const isKept = (frame: number) => (this.records.get(frame)?.nodes.length ?? 0) > 0;
       if (missing.length === 0 || [...this.merger.wanted].every(isKept)) return stored();
       this.asked += missing.length;
-      this.send(T.FAULT, { vm, pfns: missing });
+      setTimeout(() => this.send(T.FAULT, { vm, pfns: missing }), this.options.askMs ?? 0);
       const wait = setInterval(() => {
         if (!missing.every((pfn) => this.merger.isMerged(vm, pfn))) return;
         clearInterval(wait);

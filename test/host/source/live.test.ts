@@ -583,6 +583,33 @@ describe('a gang', () => {
     for (const [vm, guest] of guests.entries()) landing.expectWhole(vm, guest.memory);
   });
 
+  test.each([0, 2])(
+    'that have the same content, in mode stop, %i nodes: the first runs, and writes, before the others are there',
+    async (keepers) => {
+      const same = { pages: 5120, kinds: ['random'], seed: 5 };
+      const onMessage = (type: MessageType, vm: number | null, landing: Landing) => {
+        if (type !== T.RUN || vm !== 0) return undefined;
+        landing.run(0);
+        for (let pfn = 0; pfn < 5120; pfn++) if (landing.merger.isMerged(0, pfn)) landing.scribble(0, pfn);
+        return false;
+      };
+      const { landing, guests, ejection } = await scene(
+        { guests: [same, same], keepers, landing: { onMessage, askMs: 500 } },
+        { mode: 'stop', rateBytesPerS: 40e6 },
+      );
+      const stop = guests[1]!.stop.bind(guests[1]);
+      guests[1]!.stop = async () => {
+        await until(() => landing.arrivals[0]?.state === 'running');
+        return stop();
+      };
+      // More frames than there is memory for wait for what was overwritten.
+      expect(await ejection.run()).toMatchObject({ outcome: 'completed' });
+      if (keepers === 0) expect(landing.asked).toBeGreaterThan(4000);
+      await landing.fetchAll();
+      for (const [vm, guest] of guests.entries()) landing.expectWhole(vm, guest.memory);
+    },
+  );
+
   test('one that the destination does not want fails alone, and goes on here', async () => {
     const { landing, guests, ejection } = await scene(
       {
