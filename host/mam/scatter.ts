@@ -201,9 +201,9 @@ export class Scatter {
     this.#wake();
   }
 
-  /** Somebody waits for all that is on its way: what takes far longer than most goes along another chain too. */
-  hurry(): void {
-    this.#courier.hurry = true;
+  /** Whether somebody waits for all that is on its way: then what takes far longer than most goes along another chain too. */
+  hurry(on: boolean): void {
+    this.#courier.hurry = on;
   }
 
   /** This VM does not leave with the others: the nodes will say that what they have of it is not whole. */
@@ -235,7 +235,7 @@ export class Scatter {
    * @param onCommit called when from now on others may take what is at the nodes: there is no way back.
    */
   async finish(signal: AbortSignal, onCommit: () => void): Promise<void> {
-    this.hurry();
+    this.hurry(true);
     for (;;) {
       await this.settle(signal);
       if (!this.#registrar) return;

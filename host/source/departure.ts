@@ -22,7 +22,7 @@ import { Changes } from './changes.js';
 import type { Gang } from './gang.js';
 import { Handing } from './handing.js';
 import { Outgoing } from './outgoing.js';
-import { type RoundLimits, Rounds } from './rounds.js';
+import { type RoundLimits, Rounds, type Verdict } from './rounds.js';
 import type { Contender } from './schedule.js';
 import { Todo } from './todo.js';
 
@@ -130,6 +130,10 @@ export class Departure implements Contender {
     return this.outgoing.isPressing;
   }
 
+  get needsQuiet(): boolean {
+    return this.outgoing.needsQuiet;
+  }
+
   /** Until all of it was sent, and it runs elsewhere, or the nodes can hand it on; or it is over. */
   async run(): Promise<void> {
     try {
@@ -229,45 +233,62 @@ export class Departure implements Contender {
   async #rounds(guest: GuestSource): Promise<'whole' | 'early'> {
     if (this.#mode === 'stop' || this.#mode === 'post-copy') {
       this.summary.mode = this.#mode;
-      this.outgoing.isHeld = true;
+      this.outgoing.hold();
       this.outgoing.sendAll();
       return this.#mode === 'stop' ? 'whole' : 'early';
     }
-    const { outgoing } = this;
-    const { pages } = outgoing.todo;
+    const { pages } = this.outgoing.todo;
     // What was written before its page is read for the first time comes with it.
     await this.#askDirty(guest, new Todo(pages));
     const rounds = new Rounds(pages, this.#limits);
+    this.outgoing.sendAll();
+    if (this.#mode === 'hybrid') {
+      this.summary.mode = 'hybrid';
+      while (rounds.done < this.#limits.rounds) await this.#round(guest, rounds);
+      return 'early';
+    }
     let warned = false;
-    outgoing.sendAll();
-    for (;;) {
-      this.round++;
-      outgoing.beginRound();
-      const soon = this.#limits.maxDowntimeMs / 2;
-      await this.#until(() => outgoing.todo.count === 0 && this.#gang.pace.msFor(this.#backlogBytes) <= soon);
-      const dirty = await this.#askDirty(guest);
-      const verdict = rounds.over(dirty, this.#gang.pace.msFor(outgoing.bytesOf(dirty) + this.#backlogBytes));
-      if (this.#mode === 'hybrid') {
-        this.summary.mode = 'hybrid';
-        if (rounds.done >= this.#limits.rounds) return 'early';
-      } else if (verdict === 'fits') break;
-      else if (verdict === 'limit' || !rounds.converges) {
-        if (!warned) this.#notice('NOT_CONVERGING', this.#describe(rounds, dirty));
-        warned = true;
-        if (this.#mode === 'auto' && this.#gang.link) {
-          this.#notice('SWITCHING', 'goes on as post-copy: it runs at the destination, and its pages follow');
-          this.summary.mode = 'hybrid';
-          return 'early';
-        }
-        if (verdict === 'limit') break;
-      }
+    for (let verdict: Verdict = 'again'; verdict === 'again'; ) {
+      verdict = await this.#round(guest, rounds);
+      if (verdict === 'fits' || (verdict === 'again' && rounds.converges)) continue;
+      if (!warned) this.#notice('NOT_CONVERGING', this.#describe(rounds));
+      warned = true;
+      if (this.#mode !== 'auto' || !this.#gang.link) continue;
+      this.#notice('SWITCHING', 'goes on as post-copy: it runs at the destination, and its pages follow');
+      this.summary.mode = 'hybrid';
+      return 'early';
     }
     this.summary.mode = 'pre-copy';
     return 'whole';
   }
 
-  #describe(rounds: Rounds, dirty: number): string {
+  /** Sends what there is to send, and asks what was written to meanwhile. */
+  async #round(guest: GuestSource, rounds: Rounds): Promise<Verdict> {
+    const { outgoing } = this;
     const { maxDowntimeMs } = this.#limits;
+    const { pace, scatter } = this.#gang;
+    const msFor = (frames: Iterable<Kept>) => {
+      let bytes = 0;
+      for (const frame of frames) bytes += frame.bytes;
+      return pace.msFor(bytes);
+    };
+    const restMs = () => pace.msFor(outgoing.bytesOf(outgoing.todo.count));
+    this.round++;
+    outgoing.beginRound();
+    await this.#until(() => outgoing.todo.count === 0 && msFor(outgoing.coming()) <= maxDowntimeMs / 2);
+    await this.#askDirty(guest);
+    // The rest would fit, were it not for what is on its way, of others perhaps: that has to arrive first.
+    if (restMs() <= maxDowntimeMs && restMs() + msFor(scatter.underWay()) > maxDowntimeMs) {
+      outgoing.hold(true);
+      await this.#until(() => msFor(scatter.underWay()) <= maxDowntimeMs / 2);
+      await this.#askDirty(guest);
+    }
+    return rounds.over(outgoing.todo.count, restMs() + msFor(scatter.underWay()));
+  }
+
+  #describe(rounds: Rounds): string {
+    const { maxDowntimeMs } = this.#limits;
+    const dirty = this.outgoing.todo.count;
     return `after ${rounds.done} rounds ${dirty} pages are dirty: the guest writes faster than they can be sent within ${maxDowntimeMs} ms`;
   }
 
@@ -279,28 +300,28 @@ export class Departure implements Contender {
   async #leaveWhole(guest: GuestSource): Promise<void> {
     const { link, direct, scatter } = this.#gang;
     await this.#stop(guest);
-    this.outgoing.isHeld = false;
     const atNodes = direct ? null : scatter.putState(this.vm, this.handing.state!);
     // Waited for below, unless this VM is over before.
     atNodes?.catch(() => {});
-    this.outgoing.isPressing = true;
-    scatter.hurry();
-    this.#gang.onTodo();
+    this.outgoing.press();
     this.handing.offer();
+    await this.#until(() => this.outgoing.todo.count === 0);
+    scatter.hurry(true);
     await this.#until(() => this.outgoing.isSettled);
+    scatter.hurry(false);
     this.handing.mayRun();
     if (direct) await this.#isTaken();
     // A destination that merges all of it first, as in mode stop, is not waited for.
     const isEnough = () =>
       !link?.linked || (this.#mode === 'stop' ? !this.giving.isOurs : this.giving.state === 'left');
     await this.#until(isEnough, CONFIRM_MS);
-    this.outgoing.isPressing = false;
+    this.outgoing.letGo();
     await atNodes;
   }
 
   /** It stops, and runs elsewhere as soon as its execution state is there; then its pages follow. */
   async #leaveEarly(guest: GuestSource): Promise<void> {
-    this.outgoing.isHeld = true;
+    this.outgoing.hold();
     this.handing.mayRun();
     while (this.giving.isOurs) {
       await this.#linked();
@@ -316,8 +337,7 @@ export class Departure implements Contender {
       }
       await this.comeBack();
     }
-    this.outgoing.isHeld = false;
-    this.#gang.onTodo();
+    this.outgoing.letGo();
     await this.#until(() => this.outgoing.todo.count === 0);
     await this.#isTaken();
   }
@@ -325,7 +345,7 @@ export class Departure implements Contender {
   /** From here on it stands still. */
   async #stop(guest: GuestSource): Promise<void> {
     this.#check();
-    if (this.#gang.link) this.#gang.scatter.setAhead(AHEAD);
+    if (this.#gang.link && this.#mode !== 'stop') this.#gang.scatter.setAhead(AHEAD);
     this.#stoppedAt = performance.now();
     this.#stopping = guest.stop().then((state) => {
       this.handing.state = state;
@@ -375,13 +395,6 @@ export class Departure implements Contender {
   /** The id that the frame gets that is made next. */
   get #nextFrame(): number {
     return this.#gang.framer.counts.frames + 1;
-  }
-
-  /** What has to be acknowledged before anything that is sent now. */
-  get #backlogBytes(): number {
-    let bytes = 0;
-    for (const frame of this.#gang.scatter.underWay()) bytes += frame.bytes;
-    return bytes;
   }
 
   #check(): void {

@@ -18,10 +18,6 @@ export interface OutgoingOptions {
 
 export class Outgoing {
   readonly todo: Todo;
-  /** It stands still until what is to be sent is elsewhere. */
-  isPressing = false;
-  /** Nothing is sent for now: something else goes first. */
-  isHeld = false;
   readonly #options: OutgoingOptions;
   /** By page: the frame that it is in, or was in last. */
   readonly #newest: Float64Array;
@@ -30,6 +26,7 @@ export class Outgoing {
   /** It was sent while it was written to. */
   #wasRunning = false;
   #isBegun = false;
+  #going: 'on' | 'held' | 'quiet' | 'pressing' = 'on';
   #isOver = false;
   /** Frames that never come, as soon as what has to come instead is on its way. */
   #void: Kept[] = [];
@@ -47,7 +44,16 @@ export class Outgoing {
 
   /** There is something to send now. */
   get isReady(): boolean {
-    return this.todo.count > 0 && !this.isHeld;
+    return this.todo.count > 0 && (this.#going === 'on' || this.#going === 'pressing');
+  }
+
+  /** See Contender. */
+  get isPressing(): boolean {
+    return this.#going === 'pressing';
+  }
+
+  get needsQuiet(): boolean {
+    return this.#going === 'quiet';
   }
 
   /** Bytes of the image that have been sent, and not been written to since, as far as is known. */
@@ -85,13 +91,28 @@ export class Outgoing {
     this.#options.onTodo();
   }
 
+  /** Nothing is sent for now, as something else goes first; with `quiet` nothing of others either, since what is on its way has to arrive first. */
+  hold(quiet = false): void {
+    this.#go(quiet ? 'quiet' : 'held');
+  }
+
+  /** What is to be sent is waited for by a guest that stands still. */
+  press(): void {
+    this.#go('pressing');
+  }
+
+  /** All as usual. */
+  letGo(): void {
+    this.#go('on');
+  }
+
   /** Begins a round; the last one has sent what had been written to. */
   beginRound(): void {
     const { pages, bytes } = this.#round;
     if (this.#wasRunning && pages > 0) this.#pageBytes = bytes / pages;
     this.#round = { pages: 0, bytes: 0 };
     this.#wasRunning = true;
-    this.#options.onTodo();
+    this.letGo();
   }
 
   /** What so many pages take that were written to. */
@@ -114,7 +135,7 @@ export class Outgoing {
   /** It is written to again. */
   moves(): void {
     this.#stillFrom = Number.POSITIVE_INFINITY;
-    this.isPressing = false;
+    if (this.#going !== 'held') this.letGo();
   }
 
   /** Its memory stood still when this frame was made, and still does. */
@@ -153,7 +174,13 @@ export class Outgoing {
   end(): void {
     this.#isOver = true;
     this.todo.clear();
+    this.letGo();
     this.#replaced();
+  }
+
+  #go(going: 'on' | 'held' | 'quiet' | 'pressing'): void {
+    this.#going = going;
+    this.#options.onTodo();
   }
 
   #replaced(): void {

@@ -9,6 +9,8 @@ export interface Contender {
   readonly isReady: boolean;
   /** Its guest stands still until this is sent: whoever has such pages comes before all others. */
   readonly isPressing: boolean;
+  /** It is about to stand still, and what others send now would be in its way. */
+  readonly needsQuiet: boolean;
 }
 
 export class Schedule<T extends Contender> {
@@ -24,8 +26,10 @@ export class Schedule<T extends Contender> {
   /** Whose turn it is; null: nobody has anything to send. */
   next(): T | null {
     let best: T | null = null;
-    for (const one of this.#spent.keys()) {
-      if (one.isReady && (best === null || this.#isBefore(one, best))) best = one;
+    const all = [...this.#spent.keys()];
+    const isQuiet = all.some(({ needsQuiet }) => needsQuiet);
+    for (const one of all) {
+      if (one.isReady && (!isQuiet || one.isPressing) && (best === null || this.#isBefore(one, best))) best = one;
     }
     // Who comes before all others says nothing of how far they are.
     if (best && !best.isPressing) this.#level = Math.max(this.#level, this.#spent.get(best)!);

@@ -148,8 +148,10 @@ export class Ejection {
       // What broke first is the reason; what follows from it is not.
       error = this.#abort.signal.aborted ? (this.#abort.signal.reason as AbdmError) : asAbdmError(cause);
       this.#fail(error);
-      await this.#goBack(error);
     }
+    // Nobody else can run these: RUN was not said, and the nodes were not told.
+    await Promise.all(this.#departures.map((departure) => departure.comeBack()));
+    if (error) await this.#goBack(error);
     const vms = this.#departures.map((departure) => departure.conclude(error, this.#isInDoubt));
     await Promise.all(this.#departures.map((departure) => departure.end()));
     this.#phase = 'done';
@@ -262,10 +264,8 @@ export class Ejection {
     }
   }
 
-  /** It is over: what is still ours goes on here, and nothing of that stays elsewhere. */
+  /** It is over: nothing stays elsewhere of what is ours. */
   async #goBack(error: AbdmError): Promise<void> {
-    // Nobody else can run these: RUN was not said, and the nodes were not told.
-    await Promise.all(this.#departures.map((departure) => departure.comeBack()));
     if (this.committed && !(this.#givenUp && this.#departures.every(({ giving }) => giving.isOurs))) {
       // Somebody else may be about to run one: nothing is taken away from him.
       if (!this.#committed)
@@ -294,7 +294,7 @@ export class Ejection {
       direct: this.#direct,
       answerMs: this.#answerMs,
       signal: this.#abort.signal,
-      onTodo: () => this.#division!.wake(),
+      onTodo: () => this.#division?.wake(),
       onOver: (departure) => this.#onOver(departure),
       notice: (notice) => {
         this.#notices.push(notice);

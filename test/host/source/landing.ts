@@ -21,7 +21,6 @@ export class Arrival {
   readonly memory: Uint8Array;
   /** Pages that its guest has written to here. */
   readonly written = new Set<number>();
-  ranAt = 0;
   constructor(pages: number) {
     this.memory = new Uint8Array(pages * PAGE).fill(0xee);
   }
@@ -37,6 +36,8 @@ export interface LandingOptions {
   onMessage?: (type: MessageType, vm: number | null, landing: Landing) => false | undefined;
   /** STORED comes so long after its PUT. */
   mergeMs?: number;
+  /** And so long after the one before it. */
+  frameMs?: number;
   /** Frames that its nodes keep are fetched at once; else only by `fetchAll`. */
   gathers?: boolean;
   /** Takes no frames itself, but those that somebody waits for. */
@@ -55,8 +56,12 @@ export class Landing implements PageSink {
   // biome-ignore lint/suspicious/noExplicitAny: JSON
   images: any;
   frames = -1;
+  /** Pages that were there when RUN came, in an old version. */
+  readonly stale: number[] = [];
   /** Pages that it could not make of what it had. */
   asked = 0;
+  /** What each guest had when it stopped. */
+  truth: readonly Uint8Array[] = [];
   readonly options: LandingOptions;
   #listener!: Listener;
   #migration = '';
@@ -70,6 +75,7 @@ export class Landing implements PageSink {
   readonly #fetched = new Set<number>();
   readonly #id: string;
   readonly #waits: NodeJS.Timeout[] = [];
+  #freeAt = 0;
 
   private constructor(options: LandingOptions) {
     this.options = options;
@@ -155,7 +161,20 @@ export class Landing implements PageSink {
       const at = pfn * PAGE;
       if (Buffer.compare(arrival.memory.subarray(at, at + PAGE), memory.subarray(at, at + PAGE))) wrong.push(pfn);
     }
-    expect(wrong).toEqual([]);
+    expect([wrong, this.stale]).toEqual([[], []]);
+  }
+
+  /** What is in place when its guest begins to run is the last version of it. */
+  #expectTrue(vm: number): void {
+    const truth = this.truth[vm]!;
+    const { memory } = this.arrivals[vm]!;
+    const stale: number[] = [];
+    for (let pfn = 0; pfn < truth.byteLength / PAGE; pfn++) {
+      const at = pfn * PAGE;
+      if (!this.merger.isMerged(vm, pfn)) continue;
+      if (Buffer.compare(memory.subarray(at, at + PAGE), truth.subarray(at, at + PAGE))) stale.push(pfn);
+    }
+    this.stale.push(...stale);
   }
 
   #place(vm: number, pfn: number, pages: number): void {
@@ -280,7 +299,7 @@ export class Landing implements PageSink {
     if (arrival.state !== 'running') {
       expect(arrival.state).toBe('loaded');
       arrival.state = 'running';
-      arrival.ranAt = performance.now();
+      this.#expectTrue(vm);
       this.merger.freeze(vm);
     }
     this.send(T.RUNNING, { vm });
@@ -294,6 +313,9 @@ export class Landing implements PageSink {
       return channel.send(T.REFUSED, id, encodeJson({ code: 'NO_ROOM', message: 'none', freeBytes: 0, node }));
     }
     const copy = body.slice();
+    const now = performance.now();
+    const { mergeMs = 0, frameMs = 0 } = this.options;
+    this.#freeAt = Math.max(now + mergeMs, this.#freeAt + frameMs);
     setTimeout(() => {
       this.straight.push({ id, role });
       const { vm, pfns } = this.#merge(copy);
@@ -311,7 +333,7 @@ export class Landing implements PageSink {
         stored();
       }, 1);
       this.#waits.push(wait);
-    }, this.options.mergeMs ?? 0);
+    }, this.#freeAt - now);
   }
 
   #merge(frame: Uint8Array): { vm: number; pfns: number[] } {

@@ -31,15 +31,20 @@ interface Scene {
   guests?: GuestOptions[];
   landing?: LandingOptions;
   keepers?: number;
+  priorities?: number[];
 }
 
-async function scene({ guests: options = [{}], landing: how = {}, keepers = 0 }: Scene, more: Partial<EjectOptions>) {
+async function scene(
+  { guests: options = [{}], landing: how = {}, keepers = 0, priorities = [] }: Scene,
+  more: Partial<EjectOptions>,
+) {
   const landing = await Landing.start(how);
   const guests = options.map((one) => new TestGuest(one));
+  landing.truth = guests.map(({ memory }) => memory);
   const notices: Notice[] = [];
   const nodes = await startNodes(keepers);
   const ejection = new Ejection({
-    vms: guests.map((image, i) => ({ name: `vm${i}`, image })),
+    vms: guests.map((image, i) => ({ name: `vm${i}`, image, priority: priorities[i] ?? 1 })),
     to: landing.address,
     intermediates: nodes.map(({ address }) => address),
     onNotice: (notice) => notices.push(notice),
@@ -104,6 +109,16 @@ test('a guest that stands still in pre-copy has all its pages there, or at the n
   landing.expectWhole(0, guest.memory);
 });
 
+test('what is on its way when it stops is waited for: an older version does not do', async () => {
+  const { landing, guest, ejection } = await scene(
+    { guests: [{ pages: 1024, kinds: ['random'], writesPerS: 4000, workingSet: 300 }], landing: { mergeMs: 80 } },
+    { mode: 'hybrid', rounds: 2, rateBytesPerS: 40e6 },
+  );
+  expect(await ejection.run()).toMatchObject({ outcome: 'completed', vms: [{ dirtySyncCount: 4 }] });
+  expect([...landing.records.values()].some(({ state }) => state === 'coming')).toBe(true);
+  landing.expectWhole(0, guest.memory);
+});
+
 describe('rounds', () => {
   test('of a guest that writes little end as pre-copy: the rest fits the downtime', async () => {
     const { landing, guest, notices, ejection } = await scene(
@@ -147,6 +162,17 @@ describe('rounds', () => {
 describe('a guest that runs at the destination', () => {
   const slow = { mode: 'post-copy', rateBytesPerS: 2e6 } as const;
   const large: GuestOptions = { pages: 2048, kinds: ['random'] };
+
+  test.each([0, 2])('has its execution state before its pages, %i nodes', async (keepers) => {
+    let before = -1;
+    const onMessage = (type: MessageType, _vm: number | null, { straight, records }: Landing) => {
+      if (type === T.STATE) before = straight.length + records.size;
+      return undefined;
+    };
+    const { ejection } = await scene({ guests: [large], keepers, landing: { onMessage } }, { mode: 'post-copy' });
+    expect((await ejection.run()).outcome).toBe('completed');
+    expect(before).toBe(0);
+  });
 
   test('gets what it waits for before all else, and what follows it next', async () => {
     const { landing, guest, ejection } = await scene({ guests: [large] }, slow);
@@ -507,22 +533,14 @@ describe('a gang', () => {
     [[1, 1], 1],
     [[3, 1], 3],
     [[1, 4], 0.25],
-  ])('with priorities %j shares the link by them', async ([a, b], ratio) => {
-    const { landing, guests, ejection } = await scene({ guests: two }, { rateBytesPerS: 4e6, mode: 'post-copy' });
-    void ejection;
-    const weighted = new Ejection({
-      vms: guests.map((image, i) => ({ name: `vm${i}`, image, priority: [a!, b!][i]! })),
-      to: landing.address,
-      intermediates: [],
-      rateBytesPerS: 4e6,
-      mode: 'post-copy',
-    });
-    const running = weighted.run();
+  ])('with priorities %j shares the link by them', async (priorities, ratio) => {
+    const { landing, ejection } = await scene({ guests: two, priorities }, { rateBytesPerS: 4e6, mode: 'post-copy' });
+    const running = ejection.run();
     const pages = (vm: number) => landing.merger?.mergedPages(vm) ?? 0;
     await until(() => pages(0) + pages(1) > 800);
     expect(pages(0) / pages(1)).toBeGreaterThan(0.7 * ratio);
     expect(pages(0) / pages(1)).toBeLessThan(1.4 * ratio);
-    weighted.setRate(null);
+    ejection.setRate(null);
     expect((await running).outcome).toBe('completed');
   });
 
@@ -547,6 +565,22 @@ describe('a gang', () => {
     expect(guests[1]!.told.at(-1)).toBe('release');
     await landing.fetchAll();
     landing.expectWhole(1, guests[1]!.memory);
+  });
+
+  test('whose link is slow: a guest stops when what the others have sent has arrived, and not before', async () => {
+    const busy = { pages: 256, kinds: ['random'], writesPerS: 100, workingSet: 20 };
+    const { landing, guests, notices, ejection } = await scene(
+      // 13 MB a second.
+      { guests: [busy, { pages: 10_240, kinds: ['random'], seed: 3 }], landing: { frameMs: 5 } },
+      { mode: 'auto' },
+    );
+    const summary = await ejection.run();
+    expect(summary).toMatchObject({ outcome: 'completed', vms: [{ mode: 'pre-copy' }, { mode: 'pre-copy' }] });
+    expect(notices).toEqual([]);
+    // The first is gone long before the second has sent all.
+    expect(summary.vms[0]!.exitTimeMs).toBeLessThan(0.6 * summary.vms[1]!.exitTimeMs!);
+    expect(summary.vms[0]!.downtimeMs).toBeLessThan(500);
+    for (const [vm, guest] of guests.entries()) landing.expectWhole(vm, guest.memory);
   });
 
   test('one that the destination does not want fails alone, and goes on here', async () => {

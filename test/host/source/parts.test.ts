@@ -6,7 +6,7 @@ import { Rounds } from '#abdm/host/source/rounds.js';
 import { Schedule } from '#abdm/host/source/schedule.js';
 import { MessageType, maxBodyBytes } from '#abdm/host/wire/messages.js';
 
-const contender = (name: string, weight = 1) => ({ name, weight, isReady: true, isPressing: false });
+const contender = (name: string, weight = 1) => ({ name, weight, isReady: true, isPressing: false, needsQuiet: false });
 
 describe('turns', () => {
   const run = (schedule: Schedule<ReturnType<typeof contender>>, turns: number, bytes = 100) => {
@@ -53,6 +53,15 @@ describe('turns', () => {
     expect(run(schedule, 50)).toEqual({ b: 50 });
     b.isPressing = false;
     expect(run(schedule, 40)).toEqual({ a: 40 });
+  });
+
+  test('go to nobody where what is on its way has to arrive first', () => {
+    const [a, b] = [contender('a'), contender('b')];
+    const schedule = new Schedule([a, b]);
+    b.needsQuiet = true;
+    expect(schedule.next()).toBeNull();
+    a.isPressing = true;
+    expect(schedule.next()).toBe(a);
   });
 });
 
