@@ -22,7 +22,9 @@ export type { FrameCheck } from './intermediate/frames.js';
 export type { MigrationEvent, Role } from './intermediate/migration.js';
 export type { Candidate } from './intermediate/restore.js';
 export type { Happening, SessionEvent } from './intermediate/session.js';
-export type { Status, Summary, VmSummary } from './summary.js';
+export type { GivingState } from './ownership/giving.js';
+export type { FaultLatency, Mode, Notice, Status, Summary, VmStatus, VmSummary } from './summary.js';
+export { MODES } from './summary.js';
 
 // Images: where memory comes from and goes to. ImageSource and ImageSink are the interfaces to implement for a memory of your own, GuestSource and
 // GuestSink those for one that somebody runs on. A FileSink appears under its name when it is whole; a ProcessSource stops its process (Linux).

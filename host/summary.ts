@@ -5,6 +5,7 @@ import type { GivingState } from './ownership/giving.js';
 
 /** How a VM leaves. `auto` is pre-copy that becomes post-copy if it does not converge; an image that nobody writes to just stops. */
 export const MODES = ['auto', 'stop', 'pre-copy', 'post-copy', 'hybrid'] as const;
+/** How a VM leaves: one of {@link MODES}. */
 export type Mode = (typeof MODES)[number];
 
 /** How long a guest waited for pages that it had touched: quantiles of all faults, in milliseconds. */
@@ -103,6 +104,8 @@ export interface Status {
   nodes?: readonly { readonly address: string; readonly frames: number; readonly bytes: number }[];
   /** How each VM stands. */
   vms?: readonly VmStatus[];
+  /** At a destination: of its guests how many run, how many pages they have waited for, and how long lately, at most, for 99 of a hundred. */
+  guests?: { running: number; postcopyRequests: number; latelyP99Ms: number | null };
   /** What is wrong and does not end it, for people: nodes that cannot be reached, say. */
   warnings?: readonly string[];
   /** Why it is being ended, while it is. */

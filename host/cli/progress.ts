@@ -8,6 +8,8 @@ export interface Speed {
   readonly bytesPerS: number;
   readonly etaMs: number | null;
   readonly mergeEtaMs: number | null;
+  /** Pages that guests begin to wait for, a second; null where there are none. */
+  readonly faultsPerS: number | null;
 }
 
 export type Progress = Status & Speed;
@@ -20,7 +22,7 @@ const STEP_MS = 100;
 /** Reads a role's status and adds its speed. */
 export class Meter {
   readonly #status: () => Status;
-  readonly #seen: { at: number; done: number; merged: number }[] = [];
+  readonly #seen: { at: number; done: number; merged: number; faults: number }[] = [];
 
   constructor(status: () => Status) {
     this.#status = status;
@@ -28,21 +30,24 @@ export class Meter {
 
   read(): Progress {
     const status = this.#status();
-    const { doneBytes, totalBytes, mergedBytes } = status;
+    const { doneBytes, totalBytes, mergedBytes, guests } = status;
     const now = performance.now();
     const merged = mergedBytes ?? 0;
-    if (now - (this.#seen.at(-1)?.at ?? 0) >= STEP_MS) this.#seen.push({ at: now, done: doneBytes, merged });
+    const faults = guests?.postcopyRequests ?? 0;
+    if (now - (this.#seen.at(-1)?.at ?? 0) >= STEP_MS) this.#seen.push({ at: now, done: doneBytes, merged, faults });
     while (this.#seen.length > 2 && now - this.#seen[0]!.at > WINDOW_MS) this.#seen.shift();
     const first = this.#seen[0]!;
     const elapsedMs = now - first.at;
     // A guest writes to what was done already.
     const perMs = elapsedMs > 0 ? Math.max(0, doneBytes - first.done) / elapsedMs : 0;
     const mergedPerMs = elapsedMs > 0 ? (merged - first.merged) / elapsedMs : 0;
+    const faultsPerMs = elapsedMs > 0 ? (faults - first.faults) / elapsedMs : 0;
     return {
       ...status,
       bytesPerS: Math.round(perMs * 1000),
       etaMs: perMs > 0 ? Math.round((totalBytes - doneBytes) / perMs) : null,
       mergeEtaMs: mergedPerMs > 0 ? Math.round((totalBytes - merged) / mergedPerMs) : null,
+      faultsPerS: guests ? Math.round(faultsPerMs * 1000) : null,
     };
   }
 }
@@ -56,7 +61,16 @@ export function progressLine(name: string, progress: Progress): string {
   if (bytesPerS > 0) parts.push(`${formatBytes(bytesPerS)}/s`);
   if (phase === 'dividing' && etaMs !== null) parts.push(`exit in ${formatMs(etaMs)}`);
   if (mergeEtaMs !== null) parts.push(`merged in ${formatMs(mergeEtaMs)}`);
-  return [parts.join(', '), ...(progress.vms ?? []).flatMap(guestText)].join('; ');
+  return [parts.join(', '), ...(progress.vms ?? []).flatMap(guestText), ...faultsText(progress)].join('; ');
+}
+
+/** `2 guests run here, 35 faults/s, p99 7 ms`. */
+function faultsText({ guests, faultsPerS }: Progress): string[] {
+  if (!guests || guests.running === 0) return [];
+  const { running, latelyP99Ms } = guests;
+  const parts = [running === 1 ? 'the guest runs here' : `${running} guests run here`, `${faultsPerS} faults/s`];
+  if (latelyP99Ms !== null) parts.push(`p99 ${latelyP99Ms.toFixed(1)} ms`);
+  return [parts.join(', ')];
 }
 
 /** `vm1: pre-copy, round 3, 812 pages to send`; nothing of what just stands still. */

@@ -105,6 +105,12 @@ export class Demand {
     return this.#requests[vm]!;
   }
 
+  /** How long 99 of a hundred pages were waited for in the last seconds, by whichever guest; null: none was. */
+  get latelyP99Ms(): number | null {
+    const all = this.#latencies.flatMap((latencies) => latencies.latelyP99Ms() ?? []);
+    return all.length > 0 ? Math.max(...all) : null;
+  }
+
   /** How long it waited for those that are in place; null: there are none. */
   latency(vm: number): FaultLatency | null {
     return this.#latencies[vm]!.quantiles;

@@ -143,6 +143,7 @@ export class Destination {
       mergedBytes,
       rateBytesPerS: this.#limit.bytesPerS,
       nodes: session?.shares ?? [],
+      ...(this.#guests?.status && { guests: this.#guests.status }),
       warnings: [...(session?.warnings ?? []), ...this.#custody.texts],
     };
   }

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { GuestSink } from '../image/image.js';
 import type { Report } from '../ownership/giving.js';
+import type { Status } from '../summary.js';
 import { Arrival } from './arrival.js';
 import { stateVm } from './execution-state.js';
 import type { Notes } from './notes.js';
@@ -68,9 +69,15 @@ export class Guests {
     return this.#arrivals.map((arrival) => arrival?.report ?? null);
   }
 
-  /** How many of them run. */
-  get running(): number {
-    return this.#arrivals.filter((arrival) => arrival?.hasRun).length;
+  /** How they do; null if there are none. */
+  get status(): NonNullable<Status['guests']> | null {
+    const { session } = this.#options;
+    if (this.#arrivals.every((arrival) => arrival === null)) return null;
+    return {
+      running: this.#arrivals.filter((arrival) => arrival?.hasRun).length,
+      postcopyRequests: this.#arrivals.reduce((sum, _, vm) => sum + session.postcopyRequests(vm), 0),
+      latelyP99Ms: session.latelyP99Ms,
+    };
   }
 
   /** A STATE body: see Arrival.take. @throws {AbdmError} PROTOCOL. */

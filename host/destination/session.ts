@@ -5,17 +5,16 @@
 //   gather.ts   fetches those, from all nodes at once
 //   demand.ts   fetches what somebody waits for, before all else
 //   frames.ts   what comes straight from the source
+//   intake.ts   merges what has come
 //   search.ts   the nodes' index, and what will never come
+//   progress.ts what is whole
 //
 // Of two frames with the same page the later has it. A VM whose guest runs here (`start`) has its last version in place or still to come: what is
 // in place there is never written again. One VM of a gang may fail alone.
-//
-// A guest may have been run by a destination before us. What that knew of which frame has the last version of a page is gone with it: until it is known again
-// nothing is merged at all, for what is merged into such a guest stays.
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import { type FrameSlot, type MergedFrame, Merger } from '../../bindings/merger.js';
+import { type FrameSlot, Merger } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
 import type { GuestSink, ImageSink } from '../image/image.js';
 import type { VmShape } from '../mam/catalog.js';
@@ -32,8 +31,10 @@ import type { Frame } from './frame.js';
 import { FrameLane } from './frames.js';
 import { Gatherer } from './gather.js';
 import { Images, type ImageTarget } from './images.js';
+import { Intake } from './intake.js';
 import { KnownFrames } from './known.js';
 import { lostError, lostPages } from './lost.js';
+import { Progress } from './progress.js';
 import { Search, SPOILT } from './search.js';
 import { GatherWindow } from './window.js';
 
@@ -65,11 +66,11 @@ export interface SessionOptions {
   /** Nothing at all came from those who have what is missing, for so long. */
   stuckMs: number;
   /** Asks the source for pages of a VM; false: there is nobody to be asked. */
-  ask?(vm: number, pfns: readonly number[]): boolean;
+  ask(vm: number, pfns: readonly number[]): boolean;
   /** Every page of this VM is in place: called once for each. */
-  onWhole?(vm: number): void;
+  onWhole(vm: number): void;
   /** This VM has failed, whoever found that: called once for each. The others go on; if there are none, `onEnd` is called as well. */
-  onVmFailed?(vm: number, error: AbdmError): void;
+  onVmFailed(vm: number, error: AbdmError): void;
   /** Called once. */
   onEnd(ending: Ending): void;
 }
@@ -77,34 +78,18 @@ export interface SessionOptions {
 export class Session {
   readonly merger: Merger;
   readonly holders: Holders;
-  /** Bytes of frames received. */
-  frameBytes = 0;
   /** A source is there that makes frames anew when they are lost, and that still owns the VM. */
   hasSource = false;
   readonly #options: SessionOptions;
   readonly #images: Images;
-  readonly #opener: Opener;
   readonly #window = new GatherWindow();
   readonly #gatherer: Gatherer;
   readonly #known: KnownFrames;
   readonly #demand: Demand;
+  readonly #intake: Intake;
   readonly #search: Search;
-  /** How many frames there are, once that is known. */
-  #total: number | null = null;
-  /** The source will never say how many there are. */
-  #forsaken = false;
+  readonly #progress: Progress;
   #lanes = 0;
-  /** VMs whose guest runs here. */
-  readonly #started = new Set<number>();
-  /** Of these, those of which it is not known in which frames their last versions come. */
-  readonly #unsure = new Set<number>();
-  readonly #whenTold: (() => void)[] = [];
-  /** VMs whose pages are all in place. */
-  readonly #whole = new Set<number>();
-  /** By VM: a page that was not in place when it was last looked at. */
-  readonly #unmerged: number[];
-  /** Images that could not be written, in the midst of a merge. */
-  #failing: { vm: number; error: AbdmError }[] = [];
   #over = false;
 
   private constructor(options: SessionOptions, images: Images, merger: Merger, opener: Opener, catalog: CatalogReader) {
@@ -112,8 +97,6 @@ export class Session {
     this.#options = options;
     this.#images = images;
     this.merger = merger;
-    this.#opener = opener;
-    this.#unmerged = vms.map(() => 0);
     const hasFailed = (vm: number) => images.hasFailed(vm);
     this.holders = new Holders({
       migration,
@@ -130,7 +113,7 @@ export class Session {
       isWanted: (frame) => this.#known.isWanted(frame),
       onOrphan: (frame, why) => this.#known.orphan(frame, why),
       spareSlots: () => {
-        if (this.#isHeld) return Number.POSITIVE_INFINITY;
+        if (this.#progress.isHeld) return Number.POSITIVE_INFINITY;
         return urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0);
       },
       onError: (error) => this.#end({ how: 'failed', error }),
@@ -145,16 +128,21 @@ export class Session {
       onOrphan: (frame, why) => this.#onOrphan(frame, why),
     });
     this.#known = known;
-    this.#demand = new Demand({
+    const progress = new Progress({ merger, known, vms, hasFailed });
+    this.#progress = progress;
+    const demand = new Demand({
       merger,
       gatherer,
       known,
       window: this.#window,
       vms,
-      ask: (vm, pfns) => options.ask?.(vm, pfns) ?? false,
+      ask: (vm, pfns) => options.ask(vm, pfns),
       spareSlots: Math.min(urgentSlots, URGENT_LANE_SLOTS),
-      isHeld: () => this.#isHeld,
+      isHeld: () => progress.isHeld,
     });
+    this.#demand = demand;
+    const onFailed = (vm: number, error: AbdmError) => this.#afterFailure(vm, error);
+    this.#intake = new Intake({ merger, images, known, demand, opener: options.sealed ? opener : null, onFailed });
     this.#search = new Search({
       holders: this.holders,
       gatherer,
@@ -163,26 +151,25 @@ export class Session {
       restores: left === 'keep',
       stuckMs: options.stuckMs,
       others: options.others,
-      total: () => this.#total,
-      isFinal: () => this.#isFinal,
-      isWanting: () => this.#isFinal && (gatherer.idle || this.#isHeld) && !this.#search.restoring && !this.#isWhole(),
-      hasFreeSlot: () => merger.freeSlots > 0 && !this.#isHeld,
-      restore: (frame, meta) => this.#restore(frame, meta),
+      total: () => progress.total,
+      isFinal: () => progress.isFinal,
+      isWanting: () =>
+        progress.isFinal && (gatherer.idle || progress.isHeld) && !this.#search.restoring && !progress.isWhole,
+      hasFreeSlot: () => merger.freeSlots > 0 && !progress.isHeld,
+      restore: (frame, meta) => {
+        this.#intake.restore(frame, meta);
+        this.#guard(() => this.#advance());
+      },
       onRead: () => this.#guard(() => this.#advance()),
       onLost: (why) => this.#lose(why),
       onEnd: (ending) => this.#end(ending),
     });
-    images.onError = (vm, error) => {
-      images.fail(vm);
-      this.#failing.push({ vm, error });
-    };
     for (const vm of vms.keys()) {
       const guest = images.guest(vm);
       if (!guest?.hasRun) continue;
       merger.adopt(vm, guest.present);
-      this.#unsure.add(vm);
       merger.freeze(vm);
-      this.#started.add(vm);
+      progress.goOn(vm);
       this.#window.isBounded = true;
     }
   }
@@ -199,6 +186,11 @@ export class Session {
       await images.giveUp();
       throw error;
     }
+  }
+
+  /** Bytes of frames received. */
+  get frameBytes(): number {
+    return this.#intake.bytes;
   }
 
   /** Bytes of the images whose pages are in place. */
@@ -245,6 +237,11 @@ export class Session {
     return this.#demand.requests(vm);
   }
 
+  /** How long guests waited for pages in the last seconds: 99 of a hundred waits at most so long; null: there were none. */
+  get latelyP99Ms(): number | null {
+    return this.#demand.latelyP99Ms;
+  }
+
   /** How long it waited for them; null: for none. */
   faults(vm: number): FaultLatency | null {
     return this.#demand.latency(vm);
@@ -278,7 +275,7 @@ export class Session {
     const spareSlots = isUrgent || !this.#images.haveGuests ? 0 : URGENT_SLOTS;
     this.#lanes++;
     return new FrameLane(
-      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => this.#isHeld },
+      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => this.#progress.isHeld },
       {
         onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
         onClose: () => {
@@ -291,21 +288,21 @@ export class Session {
 
   /** The source has divided everything, into so many frames, and makes none anew. */
   divided(frames: number): void {
-    this.#total = frames;
+    this.#progress.total = frames;
     this.#advance();
   }
 
   /** The source is gone for good, and has not said how many frames there are: there will be no others than those that are known, or that a node has. */
   forsaken(): void {
-    this.#forsaken = true;
+    this.#progress.forsaken = true;
     // Of what there is, nobody knows any more whether it is the last version.
-    if (this.#isHeld) this.#lose('the source is gone, and with it which versions of them are the last');
+    if (this.#progress.isHeld) this.#lose('the source is gone, and with it which versions of them are the last');
     else this.#advance();
   }
 
   /** Of a VM whose guest has run before us: the source, or the nodes, have said all that has to be known of its pages. */
   sure(vm: number): void {
-    if (this.#unsure.delete(vm)) this.#advance();
+    if (this.#progress.sure(vm)) this.#advance();
   }
 
   /**
@@ -313,10 +310,7 @@ export class Session {
    * then is the last version of each page, or will be.
    */
   allTold(): Promise<void> {
-    if (this.#over || this.#isTold) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#whenTold.push(resolve);
-    });
+    return this.#over ? Promise.resolve() : this.#progress.allTold();
   }
 
   /**
@@ -324,11 +318,12 @@ export class Session {
    * every page in which frame its last version comes.
    */
   start(vm: number): void {
-    if (this.#started.has(vm) || this.#over) return;
-    this.#started.add(vm);
+    const { started } = this.#progress;
+    if (started.has(vm) || this.#over) return;
+    started.add(vm);
     this.#images.forgetStale(vm, this.merger);
     this.merger.freeze(vm);
-    this.#sayFailed();
+    this.#intake.sayFailed();
     this.#advance();
   }
 
@@ -357,7 +352,7 @@ export class Session {
   }
 
   #onFrame(frame: Frame, slot: FrameSlot, bytes: number): void {
-    this.#merge(frame, slot, bytes);
+    this.#intake.merge(frame, slot, bytes);
     this.#guard(() => this.#advance());
   }
 
@@ -365,7 +360,7 @@ export class Session {
   #onDirectFrame(id: number, slot: FrameSlot, bytes: number): Promise<void> | null {
     if (this.#over) throw new AbdmError('PEER_GONE', 'the migration is over here');
     try {
-      const held = this.#merge(id, slot, bytes);
+      const held = this.#intake.merge(id, slot, bytes);
       this.#guard(() => this.#advance());
       return held;
     } catch (error) {
@@ -375,49 +370,10 @@ export class Session {
     }
   }
 
-  /** Merges a frame, or one that is known by its number only. Returns as `#onMerged` does. @throws {AbdmError} what is wrong with it. */
-  #merge(frame: Frame | number, slot: FrameSlot, bytes: number): Promise<void> | null {
-    this.frameBytes += bytes;
-    const id = typeof frame === 'number' ? frame : frame.id;
-    const frameBytes = this.#options.sealed ? this.#opener.open(id, slot.bytes.subarray(0, bytes)) : bytes;
-    const { byteOffset, buffer } = slot.bytes;
-    if (frameBytes < 16 || new DataView(buffer, byteOffset).getBigUint64(8, true) !== BigInt(id)) {
-      throw new AbdmError('FRAME_MALFORMED', `what came for frame ${id} is another frame`);
-    }
-    const merged = this.merger.merge(slot, frameBytes, this.#images, this.#known.onSuperseded);
-    return this.#onMerged(typeof frame === 'number' ? this.#known.arrived(id, bytes, merged.vm) : frame, merged);
-  }
-
-  /** Merges what the images have of a frame. @throws {AbdmError} if it is not that. */
-  #restore(frame: Frame, meta: Uint8Array): void {
-    const slot = this.merger.acquire();
-    try {
-      const merged = this.merger.restore(slot, meta, this.#images);
-      if (merged.id !== frame.id) {
-        throw new AbdmError('FRAME_MALFORMED', `the record of frame ${frame.id} is of frame ${merged.id}`);
-      }
-      this.#onMerged(frame, merged);
-    } finally {
-      slot.release();
-    }
-    this.#guard(() => this.#advance());
-  }
-
-  /** Resolves when every page that it has brought is in place, if the source must be asked for some; null: it need not. */
-  #onMerged(frame: Frame, { vm, waitsFor }: MergedFrame): Promise<void> | null {
-    frame.waitsFor = waitsFor;
-    this.#known.merged(frame, vm);
-    this.#known.sweep();
-    for (const id of waitsFor) this.#known.need(id);
-    this.#sayFailed();
-    const unkept = waitsFor.filter((id) => this.#known.isUnkept(id));
-    return unkept.length > 0 ? this.#demand.hold(frame.id, unkept) : null;
-  }
-
   /** Nobody has a wanted frame. Before the source has left, it sees to what is gone with a node, but not to what a node has spoilt. */
   #onOrphan(frame: Frame, why: AbdmError): void {
     if (!this.hasSource || !SPOILT.has(why.code)) return;
-    if (this.#started.size === 0) return this.#end({ how: 'failed', error: why });
+    if (this.#progress.started.size === 0) return this.#end({ how: 'failed', error: why });
     const { vm, first, id } = frame;
     const end = Math.min(this.#options.vms[vm]?.pages ?? 0, first + FRAME_SPAN);
     for (let pfn = first, left = frame.live; pfn < end && left > 0; pfn++) {
@@ -427,16 +383,11 @@ export class Session {
     }
   }
 
-  /** Images that could not be written to, or read, in the midst of something else. */
-  #sayFailed(): void {
-    for (const { vm, error } of this.#failing.splice(0)) this.#afterFailure(vm, error);
-  }
-
   #afterFailure(vm: number, error: AbdmError): void {
-    this.#unsure.delete(vm);
+    this.#progress.sure(vm);
     this.#known.failVm(vm);
     this.#demand.failVm(vm);
-    this.#options.onVmFailed?.(vm, error);
+    this.#options.onVmFailed(vm, error);
     if (this.#options.vms.every((_, other) => this.#images.hasFailed(other))) this.#end({ how: 'failed', error });
     else this.#advance();
   }
@@ -444,79 +395,32 @@ export class Session {
   /** Something is known or in place that was not. */
   #advance(): void {
     if (this.#over) return;
-    if (this.#isTold) {
-      this.#unsure.clear();
-      for (const resolve of this.#whenTold.splice(0)) resolve();
-    }
-    for (const vm of this.#options.vms.keys()) this.#checkVm(vm);
-    this.#window.isBounded = [...this.#started].some((vm) => !this.#isDone(vm));
+    for (const vm of this.#progress.look()) this.#options.onWhole(vm);
+    this.#window.isBounded = this.#progress.isAwaited;
     this.#gatherer.pump();
     this.#demand.look();
-    if (this.#isFinal) this.#check();
-  }
-
-  /** Says once that a VM is whole. What a guest runs on stays; what one does not run on may be superseded as long as not all frames are known. */
-  #checkVm(vm: number): void {
-    if (this.#isDone(vm) || !(this.#started.has(vm) || this.#allKnown) || !this.#isComplete(vm)) return;
-    this.#whole.add(vm);
-    this.#unsure.delete(vm);
-    this.#options.onWhole?.(vm);
-  }
-
-  /** Every page is in place. */
-  #isComplete(vm: number): boolean {
-    const at = this.#unmerged[vm]!;
-    if (at < this.#options.vms[vm]!.pages && !this.merger.isMerged(vm, at)) return false;
-    let next = this.merger.nextUnmerged(vm, at);
-    // What was in place before it may not be any more.
-    if (next < 0 && at > 0) next = this.merger.nextUnmerged(vm);
-    this.#unmerged[vm] = Math.max(0, next);
-    return next < 0;
+    if (this.#progress.isFinal) this.#check();
   }
 
   #check(): void {
-    if (this.#isWhole()) return this.#end({ how: 'whole' });
+    const { total, allKnown, isWhole } = this.#progress;
+    if (isWhole) return this.#end({ how: 'whole' });
     const { orphans, coming } = this.#known;
-    const isComplete = this.#total !== null && this.#allKnown;
-    if (isComplete && this.#gatherer.idle && orphans.size === 0 && coming === 0 && !this.#search.restoring) {
+    if (
+      total !== null &&
+      allKnown &&
+      this.#gatherer.idle &&
+      orphans.size === 0 &&
+      coming === 0 &&
+      !this.#search.restoring
+    ) {
       this.#lose('all frames were merged, and they were in none');
     }
   }
 
-  /** It is whole, or never will be, and nothing of it is wanted. */
-  #isDone(vm: number): boolean {
-    return this.#whole.has(vm) || this.#images.hasFailed(vm);
-  }
-
-  /** All is here that there is. */
-  #isWhole(): boolean {
-    return this.#allKnown && this.#options.vms.every((_, vm) => this.#isDone(vm));
-  }
-
-  /** It is known how many frames there are, or that it never will be. */
-  get #isFinal(): boolean {
-    return this.#total !== null || this.#forsaken;
-  }
-
-  /** Which frames there are, and what is in them: of one that was only found at a node, any page might be the last version. */
-  get #allKnown(): boolean {
-    if (this.#total === null) return this.#forsaken;
-    return this.#known.size >= this.#total && this.#known.untold === 0;
-  }
-
-  /** It is known what is in every frame that there is. */
-  get #isTold(): boolean {
-    return this.#total !== null && this.#allKnown;
-  }
-
-  /** Nothing is merged yet. */
-  get #isHeld(): boolean {
-    return this.#unsure.size > 0;
-  }
-
   /** What is not in place will never be. */
   #lose(why: string): void {
-    const lost = lostPages(this.merger, this.#options.vms, (vm) => !this.#isDone(vm));
+    const lost = lostPages(this.merger, this.#options.vms, (vm) => !this.#progress.isDone(vm));
     this.#end(lost.length === 0 ? { how: 'whole' } : { how: 'lost', lost, error: lostError(lost, why) });
   }
 
@@ -531,7 +435,7 @@ export class Session {
 
   #stop(): void {
     this.#over = true;
-    for (const resolve of this.#whenTold.splice(0)) resolve();
+    this.#progress.stop();
     this.#gatherer.stop();
     this.#demand.stop();
     this.#search.stop();

@@ -38,7 +38,12 @@ export async function settle(ending: Ending, settled: Settled): Promise<Verdict[
 
   const isPaused = verdicts.some(({ outcome }) => outcome === 'paused-recoverable');
   for (const [vm, { outcome, error, isOurs }] of verdicts.entries()) {
-    if (outcome === 'aborted' && !isOurs && session) custody.giveBack(vm, error!);
+    if (outcome !== 'aborted' || isOurs || !session) continue;
+    try {
+      custody.giveBack(vm, error!);
+    } catch {
+      // What cannot be noted, on a disk that is full, is not said either: the source hears below that all is over, or is in doubt.
+    }
   }
   if (isPaused) await control?.leave();
   else await control?.end(verdicts.every(({ outcome }) => outcome === 'aborted') ? errorOf(ending) : null);

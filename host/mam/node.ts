@@ -70,6 +70,7 @@ export interface NodeOptions {
   readonly onState?: (node: MamNode) => void;
 }
 
+/** How a claim is meant. */
 export interface ClaimOptions {
   /** Granted, it is never given to anybody else. */
   readonly forGood?: boolean;

@@ -104,7 +104,7 @@ test('what is shown of guests on their way', () => {
   ]);
   expect(guestText({ ...vm, mode: 'stop', round: 0 })).toEqual([]);
   const progress = { phase: 'dividing', doneBytes: 0, totalBytes: 10, wireBytes: 0, mergedBytes: null } as const;
-  const speed = { bytesPerS: 0, etaMs: null, mergeEtaMs: null };
+  const speed = { bytesPerS: 0, etaMs: null, mergeEtaMs: null, faultsPerS: null };
   expect(progressLine('eject', { ...progress, ...speed, vms: [vm] })).toBe(
     'eject: dividing 0 %, 0 B of 10 B; a: round 3, 812 pages to send',
   );

@@ -57,17 +57,3 @@ test('it is taken in once: when it runs, and whoever took it in is killed, nobod
   await pair.expectThere();
   expect(await pair.end()).toEqual({ here: 1, there: 1 });
 });
-
-test('who gives up before it runs leaves it to others', async () => {
-  const { pair, merge } = await parked('stop');
-  const first = await GuestProcess.waiting();
-  // It is gone before it could run there.
-  const broken = merge(first.socket, '--rate', '100K');
-  await broken.event(({ type }) => type === 'images');
-  await first.abdm.stop('SIGKILL');
-  const { code, summary } = await broken.done;
-  expect([3, 4]).toContain(code);
-  if (code === 4) return expect(summary.vms[0].reason.code).toBe('IMAGE');
-  expectCompleted(await merge(pair.there.socket).done);
-  await pair.expectThere();
-});

@@ -41,6 +41,8 @@ describe('towards a destination that is slow', () => {
     expectCompleted(left);
     await destination.event(RUNS);
     await pair.there.works(100);
+    const { guests, faultsPerS } = await destination.event(({ guests }) => guests?.postcopyRequests > 0);
+    expect([guests.running, typeof faultsPerS]).toEqual([1, 'number']);
     expect(destination.child.exitCode).toBeNull();
     const merged = await destination.done;
     expectCompleted(merged);

@@ -165,7 +165,7 @@ describe('a guest', () => {
   });
 
   test('that had run before is ours from the beginning', async () => {
-    const { guest, arrival } = arrive({}, new FakeGuest(true));
+    const { guest, arrival } = arrive({}, new FakeGuest(0, true));
     expect(arrival.report.state).toBe('running');
     expect([arrival.isOurs, arrival.hasRun]).toEqual([true, true]);
     await arrival.settled;

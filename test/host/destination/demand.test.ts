@@ -433,3 +433,17 @@ test('latencies are what they would be if each of them was kept, to a twentieth'
     expect(said).toBeLessThanOrEqual(exact * 1.051);
   }
 });
+
+test('how long guests have waited lately is forgotten after a while', () => {
+  const latencies = new Latencies();
+  expect(latencies.latelyP99Ms(0)).toBeNull();
+  latencies.add(900, 1_000);
+  for (let ms = 1; ms <= 200; ms++) latencies.add(ms, 4_000);
+  expect(latencies.latelyP99Ms(4_000)).toBe(199);
+  latencies.add(3_000, 4_001);
+  latencies.add(4_000, 4_001);
+  expect(latencies.latelyP99Ms(4_001)).toBe(900);
+  expect(latencies.latelyP99Ms(6_500)).toBe(200);
+  expect(latencies.latelyP99Ms(9_500)).toBeNull();
+  expect(latencies.quantiles!.maxMs).toBe(4_000);
+});

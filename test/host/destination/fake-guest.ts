@@ -1,14 +1,8 @@
 // A guest that does as told: where a true one is a process, this one notes what is asked of it, and may be slow, refuse, or go away.
-import { randomBytes } from 'node:crypto';
-import type { GuestSink } from '#abdm/host/image/image.js';
+import type { LeftOver } from '#abdm/host/image/filesink.js';
+import { MemoryGuest } from './live.js';
 
-export class FakeGuest implements GuestSink {
-  readonly description = 'guest of the test';
-  readonly guestId = randomBytes(16).toString('hex');
-  readonly hasRun: boolean;
-  present = new Uint8Array(0);
-  onFault: (pfn: number) => void = () => {};
-  onGone: (error: Error) => void = () => {};
+export class FakeGuest extends MemoryGuest {
   /** What was asked of it, in order. */
   readonly asked: string[] = [];
   /** Awaited before it answers to this. */
@@ -16,23 +10,33 @@ export class FakeGuest implements GuestSink {
   /** What it answers to this. */
   refuse: Partial<Record<'load' | 'run' | 'commit', Error>> = {};
 
-  constructor(hasRun = false) {
+  constructor(pages = 0, hasRun = false) {
+    super(pages);
     this.hasRun = hasRun;
   }
 
-  async load(state: Uint8Array): Promise<void> {
+  /** A destination opens it, maybe not the first one. */
+  open(left?: LeftOver): this {
+    this.hasRun = this.runs;
+    if (left !== 'keep') this.present.fill(0);
+    this.asked.push(`open ${left}`);
+    return this;
+  }
+
+  override async load(state: Uint8Array): Promise<void> {
     await this.#answer('load', Buffer.from(state).toString());
   }
 
-  async run(): Promise<void> {
+  override async run(): Promise<void> {
     await this.#answer('run');
+    await super.run();
   }
 
-  async commit(): Promise<void> {
+  override async commit(): Promise<void> {
     await this.#answer('commit');
   }
 
-  async discard(): Promise<void> {
+  override async discard(): Promise<void> {
     this.asked.push('discard');
   }
 
@@ -40,16 +44,11 @@ export class FakeGuest implements GuestSink {
     this.asked.push('leave');
   }
 
-  forget(): void {}
-  write(): void {}
-  zero(): void {}
-  read(): void {}
-
-  async #answer(what: 'load' | 'run' | 'commit', with_ = ''): Promise<void> {
+  async #answer(what: 'load' | 'run' | 'commit', to = ''): Promise<void> {
     await this.hold[what as 'load'];
     const error = this.refuse[what];
     if (error) throw error;
-    this.asked.push(with_ === '' ? what : `${what} ${with_}`);
+    this.asked.push(to === '' ? what : `${what} ${to}`);
   }
 }
 

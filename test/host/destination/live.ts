@@ -207,7 +207,7 @@ export class MemoryGuest implements GuestSink {
     for (let page = pfn; page < pfn + pages; page++) this.present[page >> 3]! &= ~(1 << (page & 7));
   }
 
-  async load(): Promise<void> {}
+  async load(_state: Uint8Array): Promise<void> {}
 
   async run(): Promise<void> {
     this.runs = true;

