@@ -38,6 +38,7 @@ import { Conversation, type Opened } from './conversation.js';
 import { Custody } from './custody.js';
 import { type Ending, summaryOf } from './ending.js';
 import { checkKinds, Guests } from './guests.js';
+import { lostPages } from './lost.js';
 import { Notes } from './notes.js';
 import type { DestinationOptions } from './options.js';
 import { failedBefore, hasRun, openNotes, recognise, resumed } from './resume.js';
@@ -49,6 +50,8 @@ import type { Verdict } from './verdict.js';
 export type { DestinationOptions } from './options.js';
 
 const RETURN_MS = 10_000;
+/** A source that has nothing more to send says so within this. */
+const CONFIRM_MS = 3_000;
 const ANSWER_MS = 30_000;
 /** How often the source is told how far the merge is. */
 const REPORT_MS = 250;
@@ -163,9 +166,24 @@ export class Destination {
     this.#limit.set(bytesPerS);
   }
 
-  /** Ends it: as aborted while the source has the VMs, otherwise as paused-recoverable. */
+  /**
+   * Ends it: as aborted while the source has the VMs, otherwise as paused-recoverable. If all that is ours is here already, only what is not ours ends: the source, which
+   * would not know what has become of the others, is told, and has a moment to say that it leaves.
+   */
   cancel(reason = 'cancelled'): void {
-    this.#fail(new AbdmError('CANCELLED', reason));
+    const error = new AbdmError('CANCELLED', reason);
+    if (!this.#hasOnlyToHear) return this.#fail(error);
+    this.#timers.push(setTimeout(() => this.#fail(error), CONFIRM_MS));
+    for (const vm of this.#notes.state!.vms.keys()) {
+      if (!this.#custody.isOurs(vm)) this.#custody.fail(vm, { what: 'image', error });
+    }
+  }
+
+  /** Some VMs are ours, all of their pages are in place, and the source has not said yet that it leaves. */
+  get #hasOnlyToHear(): boolean {
+    const { state } = this.#notes;
+    if (!state || state.frames !== null || !this.#control?.isReady || !this.#custody.haveOurs) return false;
+    return lostPages(this.#session!.merger, state.vms, (vm) => this.#custody.isOurs(vm)).length === 0;
   }
 
   async #begin(): Promise<void> {
