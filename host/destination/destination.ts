@@ -183,7 +183,7 @@ export class Destination {
   get #hasOnlyToHear(): boolean {
     const { state } = this.#notes;
     if (!state || state.frames !== null || !this.#control?.isReady || !this.#custody.haveOurs) return false;
-    return lostPages(this.#session!.merger, state.vms, (vm) => this.#custody.isOurs(vm)).length === 0;
+    return lostPages(this.#opened!.session.merger, state.vms, (vm) => this.#custody.isOurs(vm)).length === 0;
   }
 
   async #begin(): Promise<void> {
