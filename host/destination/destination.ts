@@ -297,6 +297,7 @@ export class Destination {
       ...state,
       targets: images.map((target) => resumed(target, state, this.#left)),
       left: this.#left,
+      oneVersion: state.mode === 'stop' || state.mode === 'post-copy',
       limit: this.#limit,
       security: this.#security,
       others: () => this.#announced(),
