@@ -93,8 +93,12 @@ async function migrate(scene: LiveScene): Promise<Struck> {
   const source = scene.startSource();
   let end!: () => void;
   const struck = strike(scene, new Promise((resolve) => (end = resolve)));
+  const first = scene.destination;
+  await Promise.race([source.ended, first?.ended]);
+  // Told to end, it has paused, and the source waits for it.
+  if (first?.code === 3 && !source.over) await scene.startDestination();
   await source.ended;
-  if (scene.plan.way === 'parked' && source.code === 0) await scene.startDestination();
+  if (scene.isParked) await scene.startDestination();
   for (;;) {
     const { destination } = scene;
     await scene.destinationEnded();
@@ -116,7 +120,7 @@ async function recover(scene: LiveScene): Promise<boolean> {
     const last = vm.there.at(-1)!;
     if (scene.killed(last) && hasNotRun(last)) vm.there.push(await scene.startIncoming(vm.thereSocket));
   }
-  if (plan.way !== 'parked' || source.code === 0) await scene.startDestination();
+  if (plan.way !== 'parked' || scene.isParked) await scene.startDestination();
   await scene.destinationEnded();
   return true;
 }
@@ -240,9 +244,10 @@ function leftBehind(scene: LiveScene): string[] {
     ...(scene.killed(here) ? [`guests/${plan.name}-here`] : []),
     ...(there.some((role) => scene.killed(role)) ? [`guests/${plan.name}-there`] : []),
   ]);
-  // What the same command goes on with: after it was killed, or paused, or had to name pages as lost that may come back with their nodes.
+  // What the same command goes on with: after it was killed, or paused, or had to name pages as lost that may come back with their nodes; or nobody came.
   const last = scene.destination;
-  const goesOn = last !== null && (scene.killed(last) || last.code === 3 || last.code === 4);
+  const goesOn =
+    last !== null && (scene.killed(last) || last.code === 3 || last.code === 4 || !last.events.some(isImages));
   const isKept = (name: string) => goesOn && name.endsWith('.abdm');
   const left = scene.leftBehind().filter((name) => !killed.includes(name) && !isKept(name));
   return left.length === 0 ? [] : [`left behind: ${left.join(', ')}`];

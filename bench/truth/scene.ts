@@ -121,6 +121,12 @@ export class LiveScene extends Stage {
     await role.ended;
   }
 
+  /** Some VM, if not all of them, waits at the nodes for a destination. */
+  get isParked(): boolean {
+    const { way } = this.plan;
+    return way === 'parked' && (this.source.summary?.vms.some(({ outcome }) => outcome === 'completed') ?? false);
+  }
+
   /** Until the destination has ended, after the source. One that has heard of nothing that comes would wait for ever: it is told to stop. */
   async destinationEnded(): Promise<void> {
     const { destination } = this;

@@ -33,14 +33,15 @@ import { RateLimit } from '../wire/rate.js';
 import { OPEN, type Security } from '../wire/security.js';
 import type { Announced } from './announcement.js';
 import { Claims } from './claims.js';
-import { SourceControl, type SourceEvents } from './control.js';
+import { SourceControl } from './control.js';
+import { Conversation, type Opened } from './conversation.js';
 import { Custody } from './custody.js';
 import { type Ending, summaryOf } from './ending.js';
 import { checkKinds, Guests } from './guests.js';
+import { lostPages } from './lost.js';
 import { Notes } from './notes.js';
 import type { DestinationOptions } from './options.js';
 import { failedBefore, hasRun, openNotes, recognise, resumed } from './resume.js';
-import { seekSource } from './seek.js';
 import { Session } from './session.js';
 import { settle } from './settle.js';
 import type { State } from './state.js';
@@ -49,6 +50,8 @@ import type { Verdict } from './verdict.js';
 export type { DestinationOptions } from './options.js';
 
 const RETURN_MS = 10_000;
+/** A source that has nothing more to send says so within this. */
+const CONFIRM_MS = 3_000;
 const ANSWER_MS = 30_000;
 /** How often the source is told how far the merge is. */
 const REPORT_MS = 250;
@@ -70,16 +73,14 @@ export class Destination {
   #direct = false;
   /** What becomes of images that an earlier destination has left. */
   #left: LeftOver = 'refuse';
-  #opening: Promise<void> | null = null;
-  #session: Session | null = null;
-  #guests: Guests | null = null;
-  #claims: Claims | null = null;
+  #opening: Promise<Opened> | null = null;
+  #opened: Opened | null = null;
   #startedAt = performance.now();
   /** By VM: from the beginning until its last page was in place. */
   readonly #totalMs: (number | null)[] = [];
   readonly #custody: Custody;
+  readonly #conversation: Conversation;
   #verdicts: readonly Verdict[] | null = null;
-  #seeking = false;
   readonly #timers: NodeJS.Timeout[] = [];
   /** Aborted when it is over, with why. */
   readonly #over = new AbortController();
@@ -95,6 +96,18 @@ export class Destination {
       control: () => this.#control,
       isOver: () => this.#over.signal.aborted,
       onFailed: (error) => this.#fail(error),
+    });
+    this.#conversation = new Conversation({
+      notes: this.#notes,
+      custody: this.#custody,
+      returnMs: options.returnMs ?? RETURN_MS,
+      answerMs: options.answerMs ?? ANSWER_MS,
+      opened: () => this.#opened,
+      open: (migration, announced) => this.#openFor(migration, announced),
+      isConnected: () => this.#control?.connected ?? false,
+      isOver: () => this.#over.signal.aborted,
+      onFailed: (error) => this.#fail(error),
+      onStuck: (error) => this.#end({ how: 'stuck', error }),
     });
     const ended = new Promise<Ending>((resolve) => {
       this.#end = (ending) => {
@@ -133,7 +146,7 @@ export class Destination {
 
   /** How far it has come. */
   status(): Status {
-    const session = this.#session;
+    const { session, guests } = this.#opened ?? {};
     const mergedBytes = session?.mergedBytes ?? 0;
     return {
       phase: this.#phase,
@@ -143,7 +156,7 @@ export class Destination {
       mergedBytes,
       rateBytesPerS: this.#limit.bytesPerS,
       nodes: session?.shares ?? [],
-      ...(this.#guests?.status && { guests: this.#guests.status }),
+      ...(guests?.status && { guests: guests.status }),
       warnings: [...(session?.warnings ?? []), ...this.#custody.texts],
     };
   }
@@ -153,9 +166,24 @@ export class Destination {
     this.#limit.set(bytesPerS);
   }
 
-  /** Ends it: as aborted while the source has the VMs, otherwise as paused-recoverable. */
+  /**
+   * Ends it: as aborted while the source has the VMs, otherwise as paused-recoverable. If all that is ours is here already, only what is not ours ends: the source, which
+   * would not know what has become of the others, is told, and has a moment to say that it leaves.
+   */
   cancel(reason = 'cancelled'): void {
-    this.#fail(new AbdmError('CANCELLED', reason));
+    const error = new AbdmError('CANCELLED', reason);
+    if (!this.#hasOnlyToHear) return this.#fail(error);
+    this.#timers.push(setTimeout(() => this.#fail(error), CONFIRM_MS));
+    for (const vm of this.#notes.state!.vms.keys()) {
+      if (!this.#custody.isOurs(vm)) this.#custody.fail(vm, { what: 'image', error });
+    }
+  }
+
+  /** Some VMs are ours, all of their pages are in place, and the source has not said yet that it leaves. */
+  get #hasOnlyToHear(): boolean {
+    const { state } = this.#notes;
+    if (!state || state.frames !== null || !this.#control?.isReady || !this.#custody.haveOurs) return false;
+    return lostPages(this.#opened!.session.merger, state.vms, (vm) => this.#custody.isOurs(vm)).length === 0;
   }
 
   async #begin(): Promise<void> {
@@ -180,7 +208,8 @@ export class Destination {
     }
     try {
       const migration = left && !isStale ? left.migration : '';
-      if (listen !== undefined) this.#control = await SourceControl.listen(listen, security, migration, this.#events());
+      if (listen !== undefined)
+        this.#control = await SourceControl.listen(listen, security, migration, this.#conversation);
     } catch (error) {
       this.#index?.close();
       throw error;
@@ -197,13 +226,14 @@ export class Destination {
       const text = 'an earlier abdm merge was ended before it could say that all of it is here, and nobody else has it';
       throw new AbdmError('FRAME_LOST', `${text}; what it had is in PATH.partial beside the image`);
     }
-    await this.#open(left);
-    if (left.frames !== null) this.#handOver(left.frames);
-    else this.#seekSource();
-    if (left.nodes.length === 0) return;
-    this.#session!.followsIndex = true;
-    if (left.voters.length === 0) await this.#claims!.lookUp();
-    await this.#claims!.claim(this.#notes.hasRun);
+    this.#direct = left.nodes.length === 0;
+    const { session, claims } = await this.#open(left);
+    if (left.frames !== null) this.#conversation.handOver(left.frames);
+    else this.#conversation.seek();
+    if (this.#direct) return;
+    session.followsIndex = true;
+    if (left.voters.length === 0) await claims.lookUp();
+    await claims.claim(this.#notes.hasRun);
   }
 
   async #takeParked(): Promise<void> {
@@ -222,96 +252,44 @@ export class Destination {
     const { vms, sealed } = manifest;
     const voters = [...found.voters];
     const began = { mode: null, frames: null, beganAtMs: Date.now(), parked: true, direct: false };
-    await this.#open({
-      sequence: 0,
-      migration,
-      key,
-      token,
-      nodes,
-      voters,
-      vms,
-      notes: openNotes(vms),
-      sealed,
-      ...began,
-    });
-    this.#session!.followsIndex = true;
-    this.#leaveOut(over);
-    this.#handOver(frames);
+    const state = { sequence: 0, migration, key, token, nodes, voters, vms, notes: openNotes(vms), sealed, ...began };
+    const { session } = await this.#open(state);
+    session.followsIndex = true;
+    this.#conversation.handOver(frames, over);
   }
 
-  #events(): SourceEvents {
-    const session = () => this.#session!;
-    // Who has a VM is settled when it is over: nothing that comes then changes it.
-    const isOver = () => this.#over.signal.aborted;
-    return {
-      onImages: (migration, announced) => this.#onImages(migration, announced),
-      onReady: () => this.#custody.onReady(),
-      onNodes: (nodes) => {
-        session().name(nodes, false);
-        this.#notes.change({ nodes: unite(this.#notes.state!.nodes, nodes) });
-      },
-      onRecords: (body) => session().onRecords(body),
-      onDiscard: (body) => session().onDiscard(body),
-      onState: (body) => (isOver() ? null : this.#guests!.take(body)),
-      onRun: (vm) => (isOver() ? new Promise(() => {}) : this.#guests!.run(vm)),
-      onVmOver: (vm, error) => {
-        if (vm >= this.#notes.state!.vms.length) throw new AbdmError('PROTOCOL', `VM_OVER: there is no VM ${vm}`);
-        this.#custody.fail(vm, { what: 'source', error });
-      },
-      onDivided: (frames) => this.#onDivided(frames),
-      onFrames: (isUrgent) => {
-        if (!this.#session) return null;
-        if (!this.#notes.state!.direct) this.#notes.change({ direct: true });
-        return this.#session.lane(isUrgent);
-      },
-      onLost: (error) => this.#onSourceLost(error),
-      onError: (error) => this.#fail(error),
-    };
-  }
-
-  async #onImages(migration: string, announced: Announced) {
+  /** Opens the images for what the source says that comes, if they are not open for that already. */
+  async #openFor(migration: string, announced: Announced): Promise<Opened> {
     const { mode, key, vms, token, nodes, sealed, direct, replicas, elapsedMs } = announced;
     this.#replicas = replicas;
     this.#direct = direct;
-    const before = this.#notes.state;
-    if (before) {
-      // The source has come back: what it says must be what it said before.
-      await this.#opening;
-      if (JSON.stringify([[...key], vms, sealed]) !== JSON.stringify([[...before.key], before.vms, before.sealed])) {
-        throw new AbdmError('PROTOCOL', 'IMAGES: the source has come back with other images');
-      }
-      this.#notes.change({ nodes: unite(this.#notes.state!.nodes, nodes) });
-    } else {
-      this.#startedAt = performance.now() - elapsedMs;
-      const began = { mode, frames: null, beganAtMs: Math.round(Date.now() - elapsedMs), parked: false, direct };
-      await this.#open({
-        sequence: 0,
-        migration,
-        key,
-        vms,
-        notes: openNotes(vms),
-        token,
-        nodes,
-        voters: [],
-        sealed,
-        ...began,
-      });
-    }
-    const session = this.#session!;
-    session.name(nodes, true);
-    session.hasSource = this.#notes.state!.frames === null;
-    session.followsIndex = false;
-    return this.#guests!.reports;
+    this.#over.signal.throwIfAborted();
+    if (this.#opening) return this.#opening;
+    this.#startedAt = performance.now() - elapsedMs;
+    const began = { mode, frames: null, beganAtMs: Math.round(Date.now() - elapsedMs), parked: false, direct };
+    const voters: NodeRef[] = [];
+    return this.#open({
+      sequence: 0,
+      migration,
+      key,
+      vms,
+      notes: openNotes(vms),
+      token,
+      nodes,
+      voters,
+      sealed,
+      ...began,
+    });
   }
 
   /** Opens the images, and notes what is needed to go on. */
-  #open(state: State): Promise<void> {
+  #open(state: State): Promise<Opened> {
     this.#notes.begin(state);
     this.#opening = this.#openNow(state);
     return this.#opening;
   }
 
-  async #openNow(state: State): Promise<void> {
+  async #openNow(state: State): Promise<Opened> {
     const { images, onImages, onRunning, answerMs = ANSWER_MS } = this.#options;
     this.#phase = 'preparing';
     onImages?.(state.vms);
@@ -319,6 +297,7 @@ export class Destination {
       ...state,
       targets: images.map((target) => resumed(target, state, this.#left)),
       left: this.#left,
+      oneVersion: state.mode === 'stop' || state.mode === 'post-copy',
       limit: this.#limit,
       security: this.#security,
       others: () => this.#announced(),
@@ -338,18 +317,17 @@ export class Destination {
       throw error;
     }
     const claims = new Claims(this.#notes, session.holders, this.#security);
-    this.#session = session;
-    this.#claims = claims;
-    this.#guests = new Guests({
+    const guests = new Guests({
       session,
       notes: this.#notes,
-      permit: () => this.#isPermitted(),
+      permit: () => this.#isPermitted(claims),
       readState: (vm) => readState(state.key, session.upHolders, vm),
       answerMs,
       onRunning: (vm) => onRunning?.(state.vms[vm]!.name, performance.timeOrigin + performance.now()),
-      onFailed: (vm, error) => this.#custody.fail(vm, { what: this.#guests!.of(vm)!.isGone ? 'gone' : 'image', error }),
+      onFailed: (vm, error) => this.#custody.fail(vm, { what: guests.of(vm)!.isGone ? 'gone' : 'image', error }),
     });
-    this.#custody.opened(session, this.#guests);
+    this.#opened = { session, guests, claims };
+    this.#custody.opened(session, guests);
     session.join(state.nodes);
     this.#phase = 'gathering';
     this.#every(REPORT_MS, () => this.#control?.report(session.mergedBytes));
@@ -358,94 +336,19 @@ export class Destination {
       this.#every(RENEW_MS, () => void renew());
     }
     for (const [vm, failure] of failedBefore(this.#notes.state!, session)) this.#custody.fail(vm, failure);
-  }
-
-  #onDivided(frames: number): void {
-    const { vms, nodes } = this.#notes.state!;
-    const early = vms.find((_, vm) => this.#guests!.of(vm)?.isOurs === false && !this.#custody.failures.has(vm));
-    if (nodes.length === 0 && early) {
-      throw new AbdmError('PROTOCOL', `DIVIDED: the source leaves, and has not said that ${early.name} may run`);
-    }
-    this.#handOver(frames);
-  }
-
-  /** The nodes say that these did not leave: what they have of them is not whole. */
-  #leaveOut(names: readonly string[]): void {
-    for (const [vm, { name }] of this.#notes.state!.vms.entries()) {
-      const error = new AbdmError(
-        'PEER_ABORTED',
-        `${name} did not leave its source with the others: it is still there`,
-      );
-      if (names.includes(name)) this.#custody.fail(vm, { what: 'source', error });
-    }
-  }
-
-  /** All of it is at the nodes, or here: from now on the VMs are ours. */
-  #handOver(frames: number): void {
-    if (this.#notes.state!.frames === null) this.#notes.change({ frames });
-    this.#session!.hasSource = false;
-    this.#guests!.takeOver((vm) => !this.#custody.failures.has(vm));
-    this.#session!.divided(frames);
+    return this.#opened;
   }
 
   /** Nobody but the source knows of a VM until it says RUN, or the nodes that they have everything; what was parked is for whoever asks first. */
-  async #isPermitted(): Promise<boolean> {
-    if (!this.#notes.state!.parked || (await this.#claims!.claim(true))) return true;
+  async #isPermitted(claims: Claims): Promise<boolean> {
+    if (!this.#notes.state!.parked || (await claims.claim(true))) return true;
     this.#end({ how: 'stuck', error: unsure() });
     return false;
   }
 
   #onWhole(vm: number): void {
     this.#totalMs[vm] ??= performance.now() - this.#startedAt;
-    this.#guests!.of(vm)?.whole();
-  }
-
-  #onSourceLost(error: AbdmError): void {
-    if (this.#notes.state?.frames != null || this.#over.signal.aborted) return;
-    if (this.#session) this.#session.hasSource = false;
-    // It said why itself; or nobody else has what it has sent.
-    const isFinal = error.code === 'PEER_ABORTED' || (error.code !== 'PEER_GONE' && !this.handedOver);
-    if (isFinal || (this.#session && this.#direct && !this.handedOver)) this.#onSourceGone(error);
-    else this.#seekSource(error);
-  }
-
-  /** The source is not there. It may come back; or it has left all with the nodes; or it is gone. */
-  #seekSource(why = new AbdmError('PEER_GONE', 'the source has not come back')): void {
-    if (this.#seeking) return;
-    this.#seeking = true;
-    this.#seek(why)
-      .catch((error) => this.#fail(asAbdmError(error)))
-      .finally(() => {
-        this.#seeking = false;
-      });
-  }
-
-  async #seek(why: AbdmError): Promise<void> {
-    const { returnMs = RETURN_MS, answerMs = ANSWER_MS } = this.#options;
-    const found = await seekSource({
-      isOver: () => this.#control!.connected || this.#notes.state?.frames != null || this.#over.signal.aborted,
-      lookUp: () => {
-        if (!this.#session) return null;
-        this.#session.followsIndex = true;
-        return this.#claims!.lookUp();
-      },
-      returnMs,
-      answerMs,
-    });
-    if (found.how === 'left') {
-      this.#leaveOut(found.over);
-      this.#handOver(found.frames);
-    } else if (found.how === 'gone') this.#onSourceGone(why);
-    else if (found.how === 'unknown') {
-      const text = `${why.message}, and nodes that might know do not answer: ${found.silent.join(', ')}`;
-      this.#end({ how: 'stuck', error: new AbdmError('PEER_UNREACHABLE', text) });
-    }
-  }
-
-  /** The source is gone, and was not done: what it did not give away it has, or had; for the rest there is what it sent. */
-  #onSourceGone(why: AbdmError): void {
-    if (this.#custody.failOthers(why)) this.#session!.forsaken();
-    else this.#fail(why);
+    this.#opened?.guests.of(vm)?.whole();
   }
 
   /** Nodes that announce themselves. */
@@ -466,17 +369,18 @@ export class Destination {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#opening?.catch(() => {});
     const ended = ending.how === 'whole' ? await this.#becomeWhole() : ending;
-    await this.#guests?.close();
+    await this.#opened?.guests.close();
     const { state } = this.#notes;
+    const session = this.#opened?.session ?? null;
     this.#verdicts = await settle(ended, {
       notes: this.#notes,
-      session: this.#session,
-      claims: this.#claims,
+      session,
+      claims: this.#opened?.claims ?? null,
       control: this.#control,
       custody: this.#custody,
     });
     const summary = summaryOf(ended, {
-      session: this.#session,
+      session,
       vms: state?.vms ?? [],
       verdicts: this.#verdicts,
       totalMs: this.#totalMs,
@@ -495,21 +399,17 @@ export class Destination {
   /** Every page is in place. They are ours for sure, and guests that waited for that run. */
   async #becomeWhole(): Promise<Ending> {
     this.#phase = 'committing';
+    const { guests, claims } = this.#opened!;
     try {
-      if (this.#notes.state!.parked && !(await this.#claims!.claim(this.#notes.hasRun))) {
+      if (this.#notes.state!.parked && !(await claims.claim(this.#notes.hasRun))) {
         return { how: 'stuck', error: unsure() };
       }
-      await this.#guests!.allRun((vm) => !this.#custody.failures.has(vm));
+      await guests.allRun((vm) => !this.#custody.failures.has(vm));
       return { how: 'whole' };
     } catch (cause) {
       return { how: 'failed', error: asAbdmError(cause) };
     }
   }
-}
-
-/** Nodes of both lists, none twice. */
-function unite(first: readonly NodeRef[], second: readonly NodeRef[]): NodeRef[] {
-  return [...first, ...second.filter(({ id }) => !first.some((node) => node.id === id))];
 }
 
 function unsure(): AbdmError {

@@ -74,12 +74,14 @@ export class Intake {
   }
 
   #onMerged(frame: Frame, { vm, waitsFor }: MergedFrame): Promise<void> | null {
-    const { known, demand } = this.#options;
+    const { images, known, demand } = this.#options;
     frame.waitsFor = waitsFor;
     known.merged(frame, vm);
     known.sweep();
-    for (const id of waitsFor) known.need(id);
     this.sayFailed();
+    // Nobody needs the rest of one that has failed.
+    if (images.hasFailed(vm)) return null;
+    for (const id of waitsFor) known.need(id);
     const unkept = waitsFor.filter((id) => known.isUnkept(id));
     return unkept.length > 0 ? demand.hold(frame.id, unkept) : null;
   }

@@ -59,6 +59,8 @@ export interface SessionOptions {
   targets: readonly ImageTarget[];
   /** What is done with images that an earlier destination has begun. */
   left: LeftOver;
+  /** Guests stood still before the first of their pages was sent: of each there is one version. */
+  oneVersion: boolean;
   limit: RateLimit;
   security: Security;
   /** Nodes that keep frames for others, and might have some of these. */
@@ -170,6 +172,7 @@ export class Session {
       merger.adopt(vm, guest.present);
       merger.freeze(vm);
       progress.goOn(vm);
+      if (options.oneVersion) progress.sure(vm);
       this.#window.isBounded = true;
     }
   }

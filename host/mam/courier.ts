@@ -8,7 +8,7 @@
 // From either it may be recalled, since nobody needs it any more; or be lost, if it could go to the destination only and that is gone, refuses it, or holds
 // up the end. A block's bytes are given back when it is delivered, recalled or lost, and no socket takes from them any more.
 
-import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import { AbdmError } from '../../bindings/errors.js';
 import { type Mam, PATIENCE_MS } from './mam.js';
 import type { Member } from './member.js';
 import type { Block } from './seal.js';
@@ -287,9 +287,8 @@ export class Courier {
         took = performance.now() - startedAt;
         this.#onStored(parcel, chain, result.freeBytes, took);
       } else this.#onRefused(parcel, chain, result);
-    } catch (error) {
-      // Gone, or silent. Without nodes there is nobody else to turn to.
-      if (this.#mam.replicas === 0) this.#fail(asAbdmError(error));
+    } catch {
+      // Gone, or silent. A destination may be back soon; whether it is waited for is not for us to say.
       if (first !== this.#mam.destination) first.suspect();
       parcel.avoid.add(first);
     }

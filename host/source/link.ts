@@ -1,5 +1,6 @@
 // The source's link to the destination, over one connection after the other. It is the fast path, and no more: what it says also lies at the nodes. So
-// where there are nodes, a connection that breaks ends nothing: the next one, tried twice a second, is told everything again.
+// where there are nodes, a connection that breaks ends nothing: the next one, tried twice a second, is told everything again. Without nodes it ends everything, unless a
+// guest was given away: its pages are nowhere else, so that the destination is waited for, as long as that waits for us.
 //
 //               it breaks, or nobody is there                 the destination says ERROR
 //    linked  ---------------------------------->  broken      ---------------------------->  over: the migration is aborted
@@ -26,8 +27,8 @@ export interface LinkOptions {
   /** What there is to tell a destination that knows nothing yet. */
   readonly kept: () => Iterable<Kept>;
   readonly voided: () => Iterable<Kept>;
-  /** Nothing is tried again: there are no nodes. */
-  readonly once: boolean;
+  /** How long the destination may be away before it is over; null: for ever, for nodes have what it needs. */
+  readonly patienceMs: () => number | null;
   readonly events: DestinationEvents;
   /** It takes frames from now on; and how each VM stands there. */
   readonly onReady: (reports: readonly (Report | null)[]) => void;
@@ -35,7 +36,7 @@ export interface LinkOptions {
   readonly onBroken: () => void;
   /** What it had merged is gone: it was started again, or is away for too long. */
   readonly onForgotten: () => void;
-  /** It has ended the migration; or the link is broken and nothing is tried again. */
+  /** It has ended the migration, or is away for too long. */
   readonly onOver: (error: AbdmError) => void;
   /** Aborted, nobody is waited for any more. */
   readonly signal: AbortSignal;
@@ -51,6 +52,8 @@ export class DestinationLink {
   #linked = false;
   #id: string | null = null;
   #away: NodeJS.Timeout | undefined;
+  /** Runs while it is away, and not for ever. */
+  #patience: NodeJS.Timeout | undefined;
   /** How long a destination may be away. */
   #awayMs = AWAY_MS;
   #bytesOut = 0;
@@ -100,9 +103,17 @@ export class DestinationLink {
   }
 
   /** That was all. @throws {AbdmError} if the destination cannot be told, or ends it. */
-  divided(frames: number): Promise<void> {
-    if (this.#linked) return this.#control!.divided(frames);
-    return Promise.reject(this.trouble ?? new AbdmError('PEER_GONE', `${this.#options.to} is not connected`));
+  async divided(frames: number): Promise<void> {
+    for (;;) {
+      try {
+        if (this.#linked) return await this.#control!.divided(frames);
+        throw this.trouble ?? new AbdmError('PEER_GONE', `${this.#options.to} is not connected`);
+      } catch (error) {
+        // Where nobody else can tell it, it is told when it is back.
+        if (this.#patience === undefined || this.#ended) throw error;
+        await sleep(RETRY_MS);
+      }
+    }
   }
 
   /** Tells the destination why the migration is over, if it can be told. */
@@ -144,6 +155,8 @@ export class DestinationLink {
     this.trouble = null;
     this.#linked = true;
     clearTimeout(this.#away);
+    clearTimeout(this.#patience);
+    this.#patience = undefined;
     for (const frame of this.#options.kept()) control.record(frame);
     for (const frame of this.#options.voided()) control.voided(frame);
     this.#options.onReady(reports);
@@ -157,8 +170,10 @@ export class DestinationLink {
     this.trouble = error;
     if (this.#ended) return;
     if (opened) this.#options.onBroken();
-    if (isFinal(error) || this.#options.once) return this.#over(error);
+    const patienceMs = this.#options.patienceMs();
+    if (isFinal(error) || patienceMs === 0) return this.#over(error);
     if (!opened) return;
+    if (patienceMs !== null) this.#patience = setTimeout(() => this.#over(error), patienceMs);
     this.#away = setTimeout(() => this.#options.onForgotten(), this.#awayMs);
     void this.#reconnect();
   }
@@ -192,6 +207,7 @@ export class DestinationLink {
   #stop(): void {
     this.#end.abort(new AbdmError('CANCELLED', 'the migration is over'));
     clearTimeout(this.#away);
+    clearTimeout(this.#patience);
   }
 }
 

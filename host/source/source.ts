@@ -18,7 +18,8 @@
 //     or a guest was given away
 // Aborted means: the destination is told why, the nodes are told to forget the frames, and the VM stays here, as it was, and runs if it ran.
 //
-// With no nodes (direct) everything goes straight to the destination, and whatever happens to it aborts the migration.
+// With no nodes (direct) everything goes straight to the destination, and whatever happens to it aborts the migration; but for guests that were given away, whose pages
+// nobody else has: for their sake it is waited for.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
@@ -41,6 +42,8 @@ export type { EjectOptions } from './options.js';
 
 const ANSWER_MS = 30_000;
 const MAX_DOWNTIME_MS = 300;
+/** Without nodes, a destination that was given a guest may be away for so long; it waits as long for us. */
+const RETURN_MS = 10_000;
 /** A destination that does not confirm the exit within this is not waited for, where there are nodes. */
 const CONFIRM_MS = 3_000;
 /** How long a destination is given to hear why the migration is over, before the nodes forget the frames. */
@@ -193,7 +196,7 @@ export class Ejection {
         to,
         migration,
         security,
-        once: this.#direct,
+        patienceMs: () => (!this.#direct ? null : this.committed ? Math.min(RETURN_MS, this.#answerMs) : 0),
         signal: this.#abort.signal,
         announcement: () => ({
           ...announcement,

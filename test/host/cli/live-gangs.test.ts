@@ -59,6 +59,26 @@ describe.each([
     expect(existsSync(`${a.there.socket}.abdm`)).toBe(false);
   });
 
+  test('merge is told to end when one runs there, whole: that one stays, and the other one goes on where it was', async () => {
+    const { a, b, live } = await scene(keepers);
+    const { destination, to } = await live.listening();
+    const source = live.eject(to, 'pre-copy', '--rate', '6MB', '--priority', 'a=20,b=1');
+    await destination.event(runs('a'));
+    while ((await a.there.ask('status')).absentPages !== 0) {}
+    destination.child.kill('SIGTERM');
+    const [left, merged] = await Promise.all([source.done, destination.done]);
+    for (const { summary } of [left, merged]) {
+      expect(outcomes(summary)).toEqual([
+        ['a', 'completed'],
+        ['b', 'aborted'],
+      ]);
+    }
+    expect([left.code, merged.code]).toEqual([2, 2]);
+    await a.expectThere();
+    await b.expectHere();
+    for (const pair of [a, b]) await pair.end();
+  });
+
   test('one is gone where it ran: it is lost, and the other one comes through', async () => {
     const { a, b, live } = await scene(keepers);
     const { destination, to } = await live.listening();

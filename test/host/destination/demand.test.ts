@@ -387,6 +387,19 @@ describe('one VM of several', () => {
     expect(scene.guests[1]!.has(0)).toBe(false);
   });
 
+  test('that has failed holds up no frame of its own that comes late: nobody needs what is missing for it', async () => {
+    const maker = await Maker.create();
+    const straight = maker.frame({ 0: 70 }, { vm: 1 });
+    const late = maker.frame({ 1: 70 }, { vm: 1 });
+    const scene = await Scene.open(maker, [1, 2], []);
+    const lane = scene.lane();
+    lane.put(straight);
+    scene.session.failVm(1, Object.assign(new Error('over'), { code: 'CANCELLED' }) as never);
+    lane.put(late);
+    expect(lane.stored).toEqual([straight.id, late.id]);
+    expect(scene.asked).toEqual([]);
+  });
+
   test('fails, and nobody waits for its pages any more', async () => {
     const maker = await Maker.create();
     const made = [maker.frame({ 0: 100 }), maker.frame({ 0: 200 }), maker.frame({ 5: 100 })];

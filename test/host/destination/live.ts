@@ -291,6 +291,7 @@ export class Scene {
       sealed: false,
       targets: scene.guests.map((guest, vm) => ({ name: `vm${vm}`, open: () => guest })),
       left: 'replace',
+      oneVersion: false,
       limit: new RateLimit(),
       security: OPEN,
       others: () => [],

@@ -258,13 +258,13 @@ test('a guest that has run before a destination is started again keeps what it h
 describe('a guest that has run before a destination is started again', () => {
   const before = ([guest]: MemoryGuest[]) => void Object.assign(guest!, { hasRun: true, runs: true });
 
-  async function restarted() {
+  async function restarted(oneVersion = false) {
     const maker = await Maker.create();
     const old = maker.frame(fill(0, 16, 100));
     const straight = maker.frame(fill(16, 24, 300));
     const last = maker.frame({ 3: 903 });
     const node = await LiveNode.start(old, last);
-    const scene = await Scene.open(maker, [24], [node], { before });
+    const scene = await Scene.open(maker, [24], [node], { before, oneVersion });
     return { scene, node, old, straight, last };
   }
 
@@ -303,6 +303,17 @@ describe('a guest that has run before a destination is started again', () => {
     scene.session.forsaken();
     expect(scene.ending).toMatchObject({ how: 'lost', lost: [{ ranges: [[0, 23]] }] });
     expect(node.askedIds).toEqual([]);
+  });
+
+  test('but if it stood still before its first page was sent, each is the last', async () => {
+    const { scene, node, old, straight } = await restarted(true);
+    scene.kept(old);
+    expect(scene.lane().put(straight)).toBe(true);
+    scene.session.forsaken();
+    await until(() => scene.ending !== null, 'an end');
+    expect(scene.ending).toEqual({ how: 'whole' });
+    expect(node.askedIds).toEqual([old.id]);
+    scene.expectPages({ ...fill(0, 16, 100), ...fill(16, 24, 300) });
   });
 });
 

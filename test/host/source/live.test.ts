@@ -321,13 +321,27 @@ describe('before RUN was said, it goes on at the source', () => {
 });
 
 describe('after RUN was said', () => {
+  test('directly, the link breaks before all is there, and comes back: the rest follows', async () => {
+    const { guest, landing, ejection } = await scene({ guests: [BUSY] }, { mode: 'post-copy', rateBytesPerS: 20e6 });
+    const running = ejection.run();
+    await until(() => landing.merger?.isMerged(0, 40) && landing.arrivals[0]!.state === 'running');
+    landing.cut();
+    expect(await running).toMatchObject({ outcome: 'completed', reason: null, vms: [{ outcome: 'completed' }] });
+    expect(guest.told).toEqual(['stop', 'release']);
+    expect(landing.heard.filter((what) => what === 'RUN 0').length).toBe(2);
+    landing.expectWhole(0, guest.memory);
+  });
+
   test('directly, the link breaks before all is there: paused, and the guest here stays stopped', async () => {
-    const { guest, landing, ejection } = await scene({ guests: [BUSY] }, { mode: 'post-copy', rateBytesPerS: 2e6 });
+    const { guest, landing, ejection } = await scene(
+      { guests: [BUSY] },
+      { mode: 'post-copy', rateBytesPerS: 2e6, answerMs: 800 },
+    );
     const running = ejection.run();
     await until(() => landing.merger?.isMerged(0, 40) && landing.arrivals[0]!.state === 'running');
     expect(ejection.committed).toBe(true);
     expect(ejection.cancel()).toBe(false);
-    landing.cut();
+    await landing.close();
     const summary = await running;
     expect(summary).toMatchObject({ outcome: 'paused-recoverable', vms: [{ outcome: 'paused-recoverable' }] });
     expect(guest.told).toEqual(['stop']);
@@ -642,11 +656,11 @@ describe('a gang', () => {
         guests: two,
         landing: { onMessage: (type, vm) => (type === T.STATE && vm === 1 ? false : undefined) },
       },
-      { mode: 'post-copy', rateBytesPerS: 2e6 },
+      { mode: 'post-copy', rateBytesPerS: 2e6, answerMs: 800 },
     );
     const running = ejection.run();
     await until(() => landing.arrivals[0]?.state === 'running' && landing.heard.includes('STATE 1'));
-    landing.cut();
+    await landing.close();
     expect(await running).toMatchObject({
       outcome: 'paused-recoverable',
       vms: [{ outcome: 'paused-recoverable' }, { outcome: 'aborted' }],
