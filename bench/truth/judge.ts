@@ -197,6 +197,8 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
   const ranThere = there.some(({ history }) => history.ran.length > 0);
   const isVictim = index === victim;
   if (!came) return ['there'];
+  // None of a gang goes if one cannot even be opened.
+  const others: readonly Place[] = phase === 'setup' ? ['there', 'here'] : ['there'];
   switch (kill) {
     case 'none':
     case 'node-full':
@@ -211,10 +213,10 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here', 'there'];
       return ranThere || source.code === 0 ? ['there'] : ['here', 'there'];
     case 'source-guest-killed':
-      if (!isVictim) return ['there'];
+      if (!isVictim) return others;
       return ranThere ? ['there', 'lost', 'dead'] : ['dead'];
     case 'destination-guest-killed':
-      if (!isVictim) return ['there'];
+      if (!isVictim) return others;
       return ranThere ? ['dead', 'there'] : ['here', 'still'];
     case 'link-cut':
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here'];

@@ -235,7 +235,8 @@ function roleEnd({ killedAtMs }: LiveScene, role: Role): RoleEnd {
     // A signal ends a process that has not got as far as handling it.
     killed: killedAtMs.has(role) || code === null,
     code,
-    outcome: summary?.outcome ?? null,
+    // What could not even begin has no summary.
+    outcome: summary?.outcome ?? (code === 1 || code === 2 ? 'aborted' : null),
     vms: summary?.vms ?? [],
     lost: summary?.lost ?? [],
   };
