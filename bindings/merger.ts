@@ -195,12 +195,16 @@ export class Merger extends PageMap {
 
   /**
    * Merges a frame of which only `meta` is at hand, what stood before its payload, from pages that the sink has kept since it was merged once: by another
-   * merger, before a crash. The slot is used for it. Throws as `merge` does; CONTENT_MISMATCH if the sink does not have those very pages.
+   * merger, before a crash. The slot is used for it. Throws as `merge` does; CONTENT_MISMATCH if the sink does not have those very pages: all that it holds, or of a
+   * frozen VM those that are wanted of it and not in place.
    */
   restore(slot: FrameSlot, meta: Uint8Array, sink: PageSink): MergedFrame {
     const { memory } = this.engine;
-    const bytes = rebuildFrame(this.engine, slot.ptr, this.pagePtr, meta, (vm, pfn, ptr) => {
-      return pfn < (this.pages[vm] ?? 0) && sink.read(vm, pfn, memory, ptr);
+    const has = (vm: number, pfn: number) => pfn < (this.pages[vm] ?? 0);
+    const bytes = rebuildFrame(this.engine, slot.ptr, this.pagePtr, meta, {
+      read: (vm, pfn, ptr) => has(vm, pfn) && sink.read(vm, pfn, memory, ptr),
+      isDone: (vm, pfn, id) =>
+        this.isFrozen(vm) && has(vm, pfn) && (this.isMerged(vm, pfn) || this.newest(vm, pfn) > id),
     });
     return this.merge(slot, bytes, sink);
   }

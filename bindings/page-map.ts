@@ -33,6 +33,7 @@ export abstract class PageMap {
   /** @internal Pages of each VM. */
   protected readonly pages: readonly number[];
   readonly #mergedPtr: number;
+  readonly #frozen = new Set<number>();
   /** The first page of each VM in the map. */
   readonly #firsts: readonly number[];
 
@@ -115,6 +116,12 @@ export abstract class PageMap {
   freeze(vm: number): void {
     this.#checkRange(vm, 0, 0);
     this.engine.exports.mapFreeze(vm);
+    this.#frozen.add(vm);
+  }
+
+  /** @internal A guest runs on its pages. */
+  protected isFrozen(vm: number): boolean {
+    return this.#frozen.has(vm);
   }
 
   /** The pages of `vm` with a bit in `bitmap` are in place from before. Throws OUT_OF_RANGE if the bitmap does not have a bit for each page. */

@@ -174,8 +174,9 @@ function judgePlace(ending: Ending, vm: VmEnd, index: number): string[] {
     const word = vm.resumed ? 'paused-recoverable' : 'aborted';
     if (!source.killed) expect(says(source) === word, `the source says ${says(source)}`);
     expect(vm.here.goesOn !== false, 'its guest does nothing');
-    // Whoever lets it go on by hand has seen that the other one never ran.
-    const isEmpty = (state: string | null) => state === 'waiting' || (vm.resumed && state === 'loaded');
+    // Nobody is left to empty it, and without a destination it never runs; so it is if it was let go on here by hand.
+    const isForsaken = vm.resumed || !destination || destination.killed;
+    const isEmpty = (state: string | null) => state === 'waiting' || (isForsaken && state === 'loaded');
     const left = vm.there.find(({ alive, history }) => alive && !isEmpty(history.state));
     expect(!left, `the guest at the destination is ${left?.history.state}, not waiting`);
   }
@@ -196,6 +197,8 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
   const ranThere = there.some(({ history }) => history.ran.length > 0);
   const isVictim = index === victim;
   if (!came) return ['there'];
+  // None of a gang goes if one cannot even be opened.
+  const others: readonly Place[] = phase === 'setup' ? ['there', 'here'] : ['there'];
   switch (kill) {
     case 'none':
     case 'node-full':
@@ -210,10 +213,10 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here', 'there'];
       return ranThere || source.code === 0 ? ['there'] : ['here', 'there'];
     case 'source-guest-killed':
-      if (!isVictim) return ['there'];
+      if (!isVictim) return others;
       return ranThere ? ['there', 'lost', 'dead'] : ['dead'];
     case 'destination-guest-killed':
-      if (!isVictim) return ['there'];
+      if (!isVictim) return others;
       return ranThere ? ['dead', 'there'] : ['here', 'still'];
     case 'link-cut':
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here'];

@@ -18,6 +18,7 @@ export type Phase = (typeof PHASES)[number];
 /** When a kind of kill comes, by way; in a way that is not there it does not. */
 type KillKind = Partial<Record<Way, readonly Phase[]>>;
 
+/** In a direct migration the exit is the end at the destination too. */
 const BEFORE_EXIT: readonly Phase[] = ['setup', 'moving', 'stop', 'loaded', 'running'];
 /** The source, while the destination is not there yet; and the destination, once the source is not there any more. */
 const PARKING: readonly Phase[] = ['setup', 'moving', 'stop'];
@@ -31,12 +32,12 @@ export const KILLS = {
   'node-stopped': { nodes: PHASES, parked: PHASES },
   'node-full': { nodes: AT_ONCE, parked: AT_ONCE },
   'source-killed': { nodes: BEFORE_EXIT, direct: BEFORE_EXIT, parked: PARKING },
-  'destination-killed': { nodes: PHASES, direct: PHASES, parked: TAKING },
+  'destination-killed': { nodes: PHASES, direct: BEFORE_EXIT, parked: TAKING },
   'source-guest-killed': { nodes: BEFORE_EXIT, direct: BEFORE_EXIT, parked: PARKING },
-  'destination-guest-killed': { nodes: PHASES, direct: PHASES, parked: TAKING },
+  'destination-guest-killed': { nodes: PHASES, direct: BEFORE_EXIT, parked: TAKING },
   'link-cut': { nodes: BEFORE_EXIT, direct: BEFORE_EXIT },
   'cancel-source': { nodes: BEFORE_EXIT, direct: BEFORE_EXIT, parked: PARKING },
-  'cancel-destination': { nodes: PHASES, direct: PHASES },
+  'cancel-destination': { nodes: PHASES, direct: BEFORE_EXIT },
 } satisfies Record<string, KillKind>;
 export type KillName = keyof typeof KILLS;
 

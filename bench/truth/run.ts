@@ -15,6 +15,8 @@ export interface Outcome {
   readonly note: string;
   readonly broken: readonly string[];
   readonly scene: LiveScene;
+  /** From its first process to its last. */
+  readonly tookMs: number;
 }
 
 /** Whatever happens, a run is over by then: every migration ends by a deadline. */
@@ -40,6 +42,7 @@ export async function run(seed: number): Promise<Outcome> {
   const scene = new LiveScene(plan);
   writeFileSync(join(scene.dir, 'plan.json'), `${JSON.stringify(plan, null, 2)}\n`);
   open.add(scene);
+  const began = performance.now();
   const verdict = new Verdict();
   const notes: string[] = [];
   const deadline = new AbortController();
@@ -58,7 +61,7 @@ export async function run(seed: number): Promise<Outcome> {
   const broken = [...verdict.broken];
   broken.push(...(await scene.close()), ...leftBehind(scene));
   open.delete(scene);
-  return { plan, note: notes.join(', '), broken, scene };
+  return { plan, note: notes.join(', '), broken, scene, tookMs: performance.now() - began };
 }
 
 async function play(scene: LiveScene, verdict: Verdict, note: (text: string) => void): Promise<void> {
@@ -232,7 +235,8 @@ function roleEnd({ killedAtMs }: LiveScene, role: Role): RoleEnd {
     // A signal ends a process that has not got as far as handling it.
     killed: killedAtMs.has(role) || code === null,
     code,
-    outcome: summary?.outcome ?? null,
+    // What could not even begin has no summary.
+    outcome: summary?.outcome ?? (code === 1 || code === 2 ? 'aborted' : null),
     vms: summary?.vms ?? [],
     lost: summary?.lost ?? [],
   };

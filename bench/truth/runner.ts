@@ -60,10 +60,10 @@ function rowOf(outcomes: readonly Outcome[]): Row {
   };
 }
 
-function describe({ plan, note, broken, scene }: Outcome): string {
+function describe({ plan, note, broken, scene, tookMs }: Outcome): string {
   const { seed, mode, way, replicas, guests, blow } = plan;
   const sizes = guests.map(({ memoryBytes }) => memoryBytes >> 20).join('+');
   const how = `${mode} ${way}${way === 'direct' ? '' : ` R=${replicas}`}, ${sizes} MiB`;
   const verdict = broken.length === 0 ? 'as promised' : `NOT AS PROMISED: ${broken.join('; ')}; logs: ${scene.dir}`;
-  return `seed ${seed}: ${how}, ${blow.kill} (${blow.phase}): ${note}, ${verdict}`;
+  return `seed ${seed}: ${how}, ${blow.kill} (${blow.phase}): ${note}, ${(tookMs / 1000).toFixed(1)} s, ${verdict}`;
 }

@@ -64,6 +64,8 @@ export class LiveScene extends Stage {
     ]);
     // The proxy is before the destination only: nodes were there before it.
     if (blow.kill === 'link-cut') this.useProxies();
+    // In the order in which they were started, whoever was there first.
+    this.nodes.sort((a, b) => a.role.name.localeCompare(b.role.name));
     if (way !== 'parked') await this.startDestination();
     return this;
   }
@@ -127,11 +129,11 @@ export class LiveScene extends Stage {
     return way === 'parked' && (this.source.summary?.vms.some(({ outcome }) => outcome === 'completed') ?? false);
   }
 
-  /** Until the destination has ended, after the source. One that has heard of nothing that comes would wait for ever: it is told to stop. */
+  /** Until the destination has ended, after the source. One that listens, and has heard of nothing that comes, would wait for ever: it is told to stop. */
   async destinationEnded(): Promise<void> {
-    const { destination } = this;
+    const { destination, plan } = this;
     if (!destination) return;
-    const heard = await Promise.race([destination.event(isImages), sleep(HEAR_MS)]);
+    const heard = plan.way === 'parked' || (await Promise.race([destination.event(isImages), sleep(HEAR_MS)]));
     if (!heard) destination.signal('SIGTERM');
     await destination.ended;
   }

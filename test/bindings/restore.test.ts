@@ -2,7 +2,7 @@
 import { memorySink, PAGE_BYTES } from 'abdm';
 import { describe, expect, test } from 'vitest';
 import { seededPages } from '../pages.js';
-import { divideImage, makeDivider, makeMerger } from './library.js';
+import { divideBatch, divideImage, makeDivider, makeMerger } from './library.js';
 
 const PAGES = 1000;
 
@@ -84,4 +84,49 @@ test('what is not what stood before a payload is refused, whichever byte is wron
   expect(merger.frames).toBe(0);
   restore(meta);
   expect(merger.frames).toBe(1);
+});
+
+test('on pages that a guest runs on, only what is not there yet is restored: a duplicate waits for its content', async () => {
+  const image = seededPages(5, 8, ['random']);
+  const page = (pfn: number) => image.subarray(pfn * PAGE_BYTES, (pfn + 1) * PAGE_BYTES);
+  page(6).set(page(1));
+  const divider = await makeDivider({ compress: 'lz4' });
+  const [first] = divideImage(divider, image.subarray(0, 4 * PAGE_BYTES));
+  const [second] = divideBatch(divider, image.subarray(4 * PAGE_BYTES), { vm: 0, base: 4 });
+  const meta = metaOf(second!.bytes);
+  const begin = async (there: readonly number[]) => {
+    const merger = await makeMerger([8]);
+    const kept = new Uint8Array(image.length);
+    for (const pfn of there) kept.fill(0x5a, pfn * PAGE_BYTES, (pfn + 1) * PAGE_BYTES);
+    merger.adopt(0, Uint8Array.of(there.reduce((bits, pfn) => bits | (1 << pfn), 0)));
+    merger.freeze(0);
+    merger.expect(second!.id, 0, [4, 5, 6, 7], 4, () => {});
+    const restore = () => {
+      const slot = merger.acquire();
+      try {
+        return merger.restore(slot, meta, memorySink(kept));
+      } finally {
+        slot.release();
+      }
+    };
+    return { merger, kept, restore };
+  };
+
+  const { merger, kept, restore } = await begin([4, 5, 7]);
+  expect(restore()).toMatchObject({ id: second!.id, pages: 4, waitsFor: [first!.id] });
+  const slot = merger.acquire();
+  slot.bytes.set(first!.bytes);
+  merger.merge(slot, first!.bytes.byteLength, memorySink(kept));
+  slot.release();
+  expect(merger.complete).toBe(true);
+  const expected = image.slice();
+  for (const pfn of [4, 5, 7]) expected.fill(0x5a, pfn * PAGE_BYTES, (pfn + 1) * PAGE_BYTES);
+  expect(Buffer.compare(kept, expected)).toBe(0);
+
+  // A page that is neither there nor in a later frame is needed.
+  const other = await begin([4, 7]);
+  expect(other.restore).toThrow(expect.objectContaining({ code: 'CONTENT_MISMATCH' }));
+  other.merger.expect(second!.id + 1, 0, [5], 1, () => {});
+  expect(other.restore()).toMatchObject({ waitsFor: [first!.id] });
+  expect([5, 6].map((pfn) => other.merger.isMerged(0, pfn))).toEqual([false, false]);
 });
