@@ -8,7 +8,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 import type { FrameSlot, Merger } from '../../bindings/merger.js';
 import type { BodyTarget, Channel, ChannelHandler } from '../wire/channel.js';
-import { encodeU64s, isAboutBlocks, type MessageHeader, MessageType, messageName } from '../wire/messages.js';
+import { encodeU64s, FILLS, isAboutBlocks, type MessageHeader, MessageType, messageName } from '../wire/messages.js';
 import type { RateLimit } from '../wire/rate.js';
 
 /** There is always room: frames are merged as they come. */
@@ -20,6 +20,8 @@ const HELD_MS = 20;
 const MAX_HELD = 256;
 
 export interface LaneEvents {
+  /** What comes here fills the link. */
+  onFilled(): void;
   /** Must be done with the slot when it returns; what it throws ends the lane. The frame is STORED when what it returns is resolved. */
   onFrame(id: number, slot: FrameSlot, bytes: number): Promise<void> | null;
   onClose(): void;
@@ -72,6 +74,7 @@ export class FrameLane implements ChannelHandler {
     if (header.type !== MessageType.PUT) {
       throw new AbdmError('PROTOCOL', `${messageName(header.type)} came where only PUT is expected`);
     }
+    if (header.chain === FILLS) this.#events.onFilled();
     const slot = this.#slot!;
     this.#slot = null;
     try {

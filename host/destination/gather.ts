@@ -134,6 +134,7 @@ export class Gatherer {
   /** Asks for as much as windows, slots and the rate allow. */
   pump(): void {
     const { merger, limit, window, spareSlots } = this.#options;
+    if (!this.#stopped && window.waitMs > 0) return this.#pumpIn(window.waitMs);
     while (!this.#stopped && merger.freeSlots > spareSlots()) {
       const open = this.#open();
       const found = this.#nearest(open) ?? this.#oldest(open);

@@ -280,6 +280,7 @@ export class Session {
     return new FrameLane(
       { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => this.#progress.isHeld },
       {
+        onFilled: () => this.#window.filled(),
         onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
         onClose: () => {
           this.#lanes--;

@@ -11,7 +11,8 @@
 // frame, so there are at least two under way. Measured at 200 Mbit/s: 192 KiB under way in total, of which 150 are the 6 ms, gave faults of 7 ms (p50)
 // and 12 ms (p99) beside it, and took 4 % longer in total than no bound at all.
 //
-// What the source sends itself shares the link, and waits in front of it too; it keeps its own part of that small, and where there is no room for both this gives way.
+// What the source sends itself shares the link, and waits in front of it too; it keeps its own part of that small. While that fills the link, as the source knows
+// (mam/spill.ts), nothing is asked for in bulk at all: it would take the place of what need not come over nodes.
 //
 // While faults arrive it is half of that: a link that has faults to carry need not be full of anything else.
 
@@ -29,6 +30,8 @@ const PIECE_MS = 100;
 const PIECE_BYTES = 256 * 1024;
 /** A holder that gave nothing for so long, or for four times as long as a full window takes, has nothing on the link. */
 const LATE_MS = 250;
+/** A source that filled the link so long ago does not any more. */
+const FILLED_MS = 100;
 
 export class GatherWindow {
   /** A guest runs here. */
@@ -40,6 +43,7 @@ export class GatherWindow {
   #bytes = 0;
   #since: number;
   #faultAt = Number.NEGATIVE_INFINITY;
+  #filledAt = Number.NEGATIVE_INFINITY;
 
   /** @param now milliseconds, monotonic. */
   constructor(now: () => number = () => performance.now()) {
@@ -60,6 +64,16 @@ export class GatherWindow {
   /** A guest waits for a page. */
   fault(): void {
     this.#faultAt = this.#now();
+  }
+
+  /** A frame came from the source, which fills the link. */
+  filled(): void {
+    this.#filledAt = this.#now();
+  }
+
+  /** The link is full without what is asked for in bulk: ask again after so many milliseconds. 0: it is not. */
+  get waitMs(): number {
+    return Math.max(0, FILLED_MS - (this.#now() - this.#filledAt));
   }
 
   /** Nothing more is asked for while so much is under way; `tripMs`: the shortest time in which a holder has answered. */

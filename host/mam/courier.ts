@@ -12,6 +12,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import { type Mam, PATIENCE_MS } from './mam.js';
 import type { Member } from './member.js';
 import type { Block } from './seal.js';
+import { Spill } from './spill.js';
 
 /** A put that is not answered for so long: its chain is suspect, and the block goes along another one. */
 const SILENT_MS = 3_000;
@@ -79,6 +80,9 @@ export class Courier {
    */
   hurry = false;
   readonly #mam: Mam;
+  readonly #spill = new Spill();
+  /** Since it was last looked, something went to nodes only because the destination had no room. */
+  #spilled = false;
   readonly #onError: (error: AbdmError) => void;
   /** Not done, by the block's id. */
   readonly #parcels = new Map<number, Parcel>();
@@ -106,8 +110,9 @@ export class Courier {
     return this.#parcels.size;
   }
 
-  /** The destination would get a block of so many bytes at once, if it came now. */
+  /** The destination would get a block of so many bytes, if it came now: at once, or because it waits for that. */
   prefersDestination(bytes: number): boolean {
+    if (this.#waitsForDestination) return true;
     return this.#waiting.only.length === 0 && this.#waiting.may.length === 0 && this.#hasRoom(bytes);
   }
 
@@ -146,6 +151,16 @@ export class Courier {
     parcel.straight = 'never';
     if (!this.#underWay.has(parcel)) this.#waiting.never.push(parcel);
     this.pump();
+  }
+
+  /** A block that waits for the destination, with nothing going to nodes instead, may go nowhere else from now on. False: it does not wait, or might go elsewhere. */
+  commit(id: number): boolean {
+    const parcel = this.#parcels.get(id);
+    if (parcel?.straight !== 'may' || !this.#waiting.may.includes(parcel) || !this.#waitsForDestination) return false;
+    this.#stopWaiting(parcel);
+    parcel.straight = 'only';
+    this.#waiting.only.push(parcel);
+    return true;
   }
 
   /** Nobody needs this block any more: it is not sent, or not once more. It is released as soon as no socket takes from it. */
@@ -221,6 +236,11 @@ export class Courier {
     return window.hasRoom(bytes) && !(window.isFull && replicas > 0);
   }
 
+  /** Nothing goes to nodes that can go there. */
+  get #waitsForDestination(): boolean {
+    return !this.#spill.allowed && this.#mam.destination?.up === true;
+  }
+
   #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
     const { destination, replicas } = this.#mam;
@@ -229,7 +249,9 @@ export class Courier {
     if (mayGo && this.#hasRoom(bytes)) return [destination!];
     // Without nodes there is nobody else.
     if (mayGo && replicas === 0) return destination?.up ? 'busy' : 'none';
+    if (mayGo && this.#waitsForDestination) return 'busy';
     if (straight === 'only' || (straight === 'may' && this.#nodesAreBusy)) return 'busy';
+    if (mayGo) this.#spilled = true;
     let chain = this.#mam.choose(key, bytes, avoid);
     if (chain === 'none' && avoid.size > 0) {
       avoid.clear();
@@ -241,7 +263,9 @@ export class Courier {
 
   /** Now and then: who had no room may have some again, and what is late goes along another chain too. */
   #look(): void {
-    if (this.#parcels.size > this.#underWay.size) this.pump();
+    const changed = this.#mam.replicas > 0 && this.#spill.look(this.#spilled || this.#waiting.may.length > 0);
+    this.#spilled = false;
+    if (changed || this.#parcels.size > this.#underWay.size) this.pump();
     if (this.#underWay.size === 0) return;
     const recent = this.hurry ? [...this.#recent].sort((a, b) => a - b) : [];
     const late = this.hurry ? Math.max(LATE_MS, LATE_FACTOR * (recent[recent.length >> 1] ?? 0)) : SILENT_MS;
@@ -282,6 +306,7 @@ export class Courier {
         // A destination takes as long as it likes.
         ...(first !== this.#mam.destination && { deadlineMs: SILENT_MS }),
         onFree: () => this.#free(parcel),
+        fills: first === this.#mam.destination && this.#mam.replicas > 0 && this.#spill.fills,
       });
       if (result.stored) {
         took = performance.now() - startedAt;
@@ -305,6 +330,7 @@ export class Courier {
 
   #onStored(parcel: Parcel, chain: Chain, freeBytes: readonly number[], ms: number): void {
     this.#recent[this.#acknowledged++ % RECENT] = ms;
+    this.#spill.stored(parcel.block.bytes.byteLength, chain[0] === this.#mam.destination);
     for (const [i, member] of chain.entries()) {
       member.tell(freeBytes[i] ?? member.freeBytes);
       member.stored.frames++;

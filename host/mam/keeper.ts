@@ -47,6 +47,8 @@ export interface PutOptions {
    * deadline has passed and a socket is still taking them.
    */
   readonly onFree?: () => void;
+  /** To a destination: blocks like this one fill its link. */
+  readonly fills?: boolean;
 }
 
 /** What became of a put. */

@@ -27,7 +27,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { connect } from '../wire/connect.js';
 import { decodeJson, encodeJson, need } from '../wire/json.js';
-import { decodeU64s, isAboutBlocks, MAX_CHAIN, MAX_REPLICAS, MessageType, PROTOCOL_VERSION } from '../wire/messages.js';
+import {
+  decodeU64s,
+  FILLS,
+  isAboutBlocks,
+  MAX_CHAIN,
+  MAX_REPLICAS,
+  MessageType,
+  PROTOCOL_VERSION,
+} from '../wire/messages.js';
 import type { Security } from '../wire/security.js';
 import { needTicket, type Ticket } from '../wire/tickets.js';
 import {
@@ -110,8 +118,8 @@ export class MamNode implements FrameKeeper, NodeRef {
     this.#requests = new Requests(address, {
       isOpen: () => this.open,
       bytesIn: () => this.#past.blocksIn + (this.#lanes.at(-1)?.bytesIn ?? 0),
-      put: (id, block, chain, onWritten) => {
-        const number = chain.length > 0 ? this.#chainNumber(chain) : 0;
+      put: ({ id, block, chain, fills }, onWritten) => {
+        const number = chain.length > 0 ? this.#chainNumber(chain) : fills ? FILLS : 0;
         this.#lanes.at(-1)!.ask(MessageType.PUT, id, block, onWritten, number);
       },
       send: (type, id, body) => {

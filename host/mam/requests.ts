@@ -17,6 +17,7 @@ interface Put {
   readonly id: number;
   readonly block: Uint8Array;
   readonly chain: readonly NodeRef[];
+  readonly fills: boolean;
   /** null when the deadline has passed. */
   waiting: { resolve(result: PutResult): void; reject(error: AbdmError): void } | null;
   timer: NodeJS.Timeout | undefined;
@@ -63,7 +64,7 @@ export interface Line {
   isOpen(): boolean;
   /** Received so far where blocks come in. */
   bytesIn(): number;
-  put(id: number, block: Uint8Array, chain: readonly NodeRef[], onWritten: () => void): void;
+  put(put: Pick<Put, 'id' | 'block' | 'chain' | 'fills'>, onWritten: () => void): void;
   send(type: MessageType, id: number, body?: Uint8Array): void;
   /** Where blocks come in, it is of no use any more. */
   break(error: AbdmError): void;
@@ -97,14 +98,15 @@ export class Requests {
     id: number,
     block: Uint8Array,
     chain: readonly NodeRef[],
-    { deadlineMs, onFree }: PutOptions,
+    { deadlineMs, onFree, fills = false }: PutOptions,
   ): Promise<PutResult> {
     return new Promise((resolve, reject) => {
       if (this.#puts.has(id)) {
         onFree?.();
         return reject(this.#unready(`has not answered yet to an earlier PUT of ${id}`));
       }
-      const put: Put = { id, block, chain, waiting: { resolve, reject }, timer: undefined, writing: 0, onFree };
+      const waiting = { resolve, reject };
+      const put: Put = { id, block, chain, fills, waiting, timer: undefined, writing: 0, onFree };
       if (deadlineMs !== undefined) put.timer = setTimeout(() => this.#abandonPut(put, deadlineMs), deadlineMs);
       this.outstandingBytes += block.byteLength;
       this.#puts.set(id, put);
@@ -270,7 +272,7 @@ export class Requests {
 
   #sendPut(put: Put): void {
     put.writing++;
-    this.#line.put(put.id, put.block, put.chain, () => {
+    this.#line.put(put, () => {
       put.writing--;
       this.#freePut(put);
     });

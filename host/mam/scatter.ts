@@ -35,6 +35,8 @@ const INDEX_SLOTS = 4;
 const SILENT_MS = 5_000;
 /** A destination may be merging at its own pace. */
 const DESTINATION_SILENT_MS = 10_000;
+/** A network of 1 Gbit/s with round trips of 1 ms is busy with this. */
+const MIN_AHEAD_BYTES = 128 * 1024;
 /** What somebody waits for goes to the nodes too if the destination does not say within this that it has it. */
 const URGENT_MS = 2_000;
 
@@ -148,11 +150,14 @@ export class Scatter {
   }
 
   /**
-   * How far ahead of the destination bytes may be outstanding, and how many always, two frames at least: little where a guest runs, so that what it waits for
-   * comes soon.
+   * How far ahead of the destination, and of each node, bytes may be outstanding, in milliseconds; two frames always. Little where a guest runs, so that what
+   * it waits for comes soon. Undefined: as at first.
    */
-  setAhead({ ms, minBytes }: { ms: number; minBytes: number }): void {
-    this.#mam.setAhead({ ms, minBytes: Math.max(minBytes, 2 * this.#frameBytes) });
+  setAhead(destinationMs: number, nodesMs?: number): void {
+    const minBytes = Math.max(MIN_AHEAD_BYTES, 2 * this.#frameBytes);
+    const { aheadMs, minBytes: usual } = windowLimits(this.#options.short);
+    this.#mam.setAhead('destination', { ms: destinationMs, minBytes });
+    this.#mam.setAhead('nodes', nodesMs === undefined ? { ms: aheadMs, minBytes: usual } : { ms: nodesMs, minBytes });
   }
 
   /** The destination is gone, with all that only it had, or was to have. Returns whether it had anything. */
@@ -328,10 +333,11 @@ export class Scatter {
     return this.#options.live === true && this.#options.index !== null;
   }
 
-  /** A frame is referred to: unless it went straight already, it goes to nodes. */
+  /** A frame is referred to: unless it went straight already, or soon will, it goes to nodes. */
   #pin(id: number): void {
     const kept = this.ledger.get(id);
     if (!kept || kept.isPinned) return;
+    if (this.#courier.commit(id)) return this.#onGiven(kept, true);
     kept.isPinned = true;
     this.#courier.pin(id);
   }

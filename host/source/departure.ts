@@ -42,8 +42,6 @@ const PRE_COPY_ROUNDS = 30;
 const HYBRID_ROUNDS = 1;
 /** A destination that does not take a VM over within this is not waited for, where the nodes can hand it on. */
 const CONFIRM_MS = 3_000;
-/** How far ahead a destination is sent frames where its guest may wait for one that comes behind them. */
-const AHEAD = { ms: 8, minBytes: 128 * 1024 };
 
 export class Departure implements Contender {
   readonly vm: number;
@@ -345,7 +343,7 @@ export class Departure implements Contender {
   /** From here on it stands still. */
   async #stop(guest: GuestSource): Promise<void> {
     this.#check();
-    if (this.#gang.link && this.#mode !== 'stop') this.#gang.scatter.setAhead(AHEAD);
+    if (this.#gang.link && this.#mode !== 'stop') this.#gang.ahead.bound();
     this.#stoppedAt = performance.now();
     this.#stopping = guest.stop().then((state) => {
       this.handing.state = state;

@@ -3,6 +3,7 @@
 import type { Framer } from '../mam/framer.js';
 import type { Scatter } from '../mam/scatter.js';
 import type { Notice } from '../summary.js';
+import type { Ahead } from './ahead.js';
 import type { Departure } from './departure.js';
 import type { DestinationLink } from './link.js';
 import type { Pace } from './pace.js';
@@ -12,6 +13,7 @@ export interface Gang {
   readonly link: DestinationLink | null;
   readonly scatter: Scatter;
   readonly framer: Framer;
+  readonly ahead: Ahead;
   readonly pace: Pace;
   readonly direct: boolean;
   /** How long the destination may take to answer. */

@@ -30,6 +30,7 @@ import type { Scatter } from '../mam/scatter.js';
 import { type Mode, type Notice, reasonOf, type Status, type Summary, usage, type VmSummary } from '../summary.js';
 import { RateLimit } from '../wire/rate.js';
 import { OPEN } from '../wire/security.js';
+import { Ahead } from './ahead.js';
 import { Departure } from './departure.js';
 import { Division } from './division.js';
 import type { Gang } from './gang.js';
@@ -61,6 +62,7 @@ export class Ejection {
   readonly #departures: readonly Departure[];
   readonly #limit: RateLimit;
   readonly #pace = new Pace();
+  #ahead: Ahead | null = null;
   /** Aborts the run: by `cancel`, a destination that gives up, or a frame that no node takes. */
   readonly #abort = new AbortController();
   readonly #notices: Notice[] = [];
@@ -181,6 +183,7 @@ export class Ejection {
     const { index, scatter, framer, migration, announcement } = opened;
     this.#index = index;
     this.#scatter = scatter;
+    this.#ahead = new Ahead(scatter);
     this.#framer = framer;
     this.#division = new Division({
       departures: this.#departures,
@@ -293,6 +296,9 @@ export class Ejection {
       get framer() {
         return ejection.#framer!;
       },
+      get ahead() {
+        return ejection.#ahead!;
+      },
       pace: this.#pace,
       direct: this.#direct,
       answerMs: this.#answerMs,
@@ -328,6 +334,7 @@ export class Ejection {
   #onFault(departure: Departure, pfns: readonly number[]): void {
     if (departure.error) return;
     departure.summary.postcopyRequests += pfns.length;
+    this.#ahead!.fault();
     this.#division!.requests.ask(departure, pfns);
     this.#division!.wake();
   }

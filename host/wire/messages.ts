@@ -128,9 +128,12 @@ export interface MessageHeader {
   readonly bodyBytes: number;
   /** The frame or block that the message is about, otherwise 0. */
   readonly id: number;
-  /** Of a PUT: the chain that it is forwarded along, as CHAIN named it on this connection; otherwise, and for no chain, 0. */
+  /** Of a PUT: the chain that it is forwarded along, as CHAIN named it on this connection; to a destination, FILLS or 0; otherwise, and for no chain, 0. */
   readonly chain: number;
 }
+
+/** Instead of a chain, in a PUT to a destination: what its source sends itself fills its link. */
+export const FILLS = 1;
 
 /** `PUT`, or `type 77` for a number that is none of ours. */
 export function messageName(type: number): string {

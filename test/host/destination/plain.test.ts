@@ -22,7 +22,7 @@ const BYTES = 100_000;
 
 /** A destination that takes frames and merges nothing; some of its slots may be out. */
 async function destination() {
-  const got = { frames: new Set<number>(), lanes: 0, slots: 4 };
+  const got = { frames: new Set<number>(), lanes: 0, slots: 4, filled: 0 };
   const merger = {
     get freeSlots() {
       return got.slots;
@@ -49,6 +49,9 @@ async function destination() {
       return new FrameLane(
         { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0, isHeld: () => false },
         {
+          onFilled: () => {
+            got.filled++;
+          },
           onFrame: (id, slot, bytes) => {
             if (same(slot.bytes.subarray(0, bytes), pattern(BYTES, id))) got.frames.add(id);
             return null;
@@ -85,6 +88,15 @@ test('they do, and whichever of the two breaks, both are made again', async () =
   node.end();
   await until(() => got.lanes === 0);
   expect(got.slots).toBe(4);
+});
+
+test('some of them say that they fill the link', async () => {
+  const { got, way } = await destination();
+  const node = await MamNode.connect(way.address, { migration: MIGRATION, role: 'frames', security: KEY });
+  for (const id of range(6, 1)) await node.put(id, pattern(BYTES, id), [], { fills: id > 4 });
+  expect(got.frames.size).toBe(6);
+  expect(got.filled).toBe(2);
+  node.end();
 });
 
 const { HELLO, DROP, CHAIN, GET, PUT, REGISTER } = MessageType;

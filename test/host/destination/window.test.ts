@@ -186,3 +186,16 @@ describe('frames of 64 KiB at nodes that do not answer', () => {
     expect(performance.now() - began).toBeLessThan(2_500);
   });
 });
+
+test('what fills the link keeps everything else back, for a tenth of a second', () => {
+  let now = 0;
+  const window = new GatherWindow(() => now);
+  expect(window.waitMs).toBe(0);
+  window.filled();
+  expect(window.waitMs).toBe(100);
+  now = 60;
+  expect(window.waitMs).toBe(40);
+  window.filled();
+  now = 161;
+  expect(window.waitMs).toBe(0);
+});

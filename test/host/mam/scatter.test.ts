@@ -292,7 +292,7 @@ describe('the destination is preferred', () => {
     const { held, answer } = holding();
     const destination = await fakes.destination(answer);
     await join(scatter, destination);
-    scatter.setAhead({ ms: 10, minBytes: 0 });
+    scatter.setAhead(10);
     for (const id of range(3)) {
       expect(scatter.prefersDestination()).toBe(id < 3);
       scatter.put(frame(id, { bytes: 66_150 }));
@@ -352,7 +352,7 @@ describe('what somebody waits for', () => {
     const { held, answer } = holding();
     await join(scatter, await fakes.destination(silent, answer));
     // Bulk has its window full too.
-    scatter.setAhead({ ms: 0, minBytes: 1 });
+    scatter.setAhead(0);
     scatter.put(frame(1, LARGE));
     const begun = performance.now();
     scatter.urgent(awaited);
@@ -388,7 +388,7 @@ describe('what somebody waits for', () => {
     const { held, answer } = holding();
     const destination = await fakes.destination(silent, answer);
     await join(scatter, destination);
-    scatter.setAhead({ ms: 0, minBytes: 1 });
+    scatter.setAhead(0);
     scatter.put(frame(9, LARGE));
     const [refused, cut] = [frame(2), frame(3)];
     const begun = performance.now();

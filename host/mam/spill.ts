@@ -1,0 +1,151 @@
+// Whether frames go to nodes while the destination has no room for them (they spill), or wait for it.
+//
+// What nodes keep travels twice, and on the first way it takes its share of the source's link from what goes straight. That is worth it where the destination alone
+// takes less than all take together: then the source is free sooner. Where it takes as much, as fast as the source can send, nodes only cost: the same
+// link, and time that everybody's processors then lack. Which of the two it is cannot be seen from outside, so it is tried:
+//
+//      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills for 100 to 250 ms: how much does it take?
+//         ^                                                                   |  |
+//         +------------------- less than all together took -------------------+  |  as much, or there was no more
+//         |                                                                      v
+//         +---- they take more ----  together  <-- now and then, or it slows --  straight
+//                                    all may have some for 60 to 120 ms
+//
+// Rates are what was acknowledged lately. They vary on a busy host: of a trial the best moment counts, and a difference only from a quarter on.
+
+/** Rates are made of slices of this. */
+const SLICE_MS = 20;
+/** From the first frame to the first trial: connections and hosts are slow at first. */
+const WARM_MS = 100;
+const TOGETHER_MS = { least: 60, most: 120 };
+/** A trial ends when what the destination takes grows no more. */
+const ALONE_MS = { least: 100, most: 250 };
+const GROWS = 1.1;
+const MOMENT_MS = 40;
+/** So much more has to be taken together. */
+const WORTH = 1.25;
+/** So much less than before, and it is looked at again. */
+const SLOWER = 0.6;
+/** Until the next trial, at first: one that cost nothing comes again soon. Each is twice as far off as the one before. */
+const AGAIN_MS = 250;
+/** One that cost more than a third of the rate. */
+const DEAR = 1.5;
+const DEAR_AGAIN_MS = 8_000;
+/** Share of what it takes alone from which on the destination's link counts as full. */
+const FULL = 0.7;
+
+type State = 'spilling' | 'alone' | 'straight' | 'together';
+
+interface Slice {
+  ms: number;
+  straightBytes: number;
+  bytes: number;
+}
+
+export class Spill {
+  #state: State = 'spilling';
+  /** When the state began; and when, at the earliest, the next trial may. */
+  #since = 0;
+  #trialAt = Number.POSITIVE_INFINITY;
+  /** Between trials, next time. */
+  #againMs = AGAIN_MS;
+  /** Bytes a millisecond: of all before a trial, of the destination alone in the last one. */
+  #togetherRate = 0;
+  #aloneRate = 0;
+  /** Of the trial's moments. */
+  #best = 0;
+  /** The latest first. */
+  #slices: Slice[] = [];
+  #slice: Slice = { ms: 0, straightBytes: 0, bytes: 0 };
+  #sliceAt: number;
+  readonly #now: () => number;
+
+  /** @param now milliseconds, monotonic. */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now;
+    this.#sliceAt = now();
+  }
+
+  /** Frames that the destination has no room for go to nodes. */
+  get allowed(): boolean {
+    return this.#state === 'spilling' || this.#state === 'together';
+  }
+
+  /** What goes straight fills the destination's link: what it asked of nodes meanwhile would only take its place. */
+  get fills(): boolean {
+    if (this.#state !== 'spilling') return true;
+    return this.#aloneRate > 0 && this.#rate(100, 'straightBytes') > FULL * this.#aloneRate;
+  }
+
+  /** Somebody has acknowledged so many bytes. */
+  stored(bytes: number, straight: boolean): void {
+    this.#slice.bytes += bytes;
+    if (!straight) return;
+    this.#slice.straightBytes += bytes;
+    if (this.#trialAt === Number.POSITIVE_INFINITY) this.#trialAt = this.#now() + WARM_MS;
+  }
+
+  /** Call it often. `waits`: lately there was more that the destination could have had, had it had room. Whether `allowed` has changed. */
+  look(waits: boolean): boolean {
+    const now = this.#now();
+    const ms = now - this.#sliceAt;
+    if (ms < SLICE_MS) return false;
+    this.#slices = [{ ...this.#slice, ms }, ...this.#slices].slice(0, 10);
+    this.#slice = { ms: 0, straightBytes: 0, bytes: 0 };
+    this.#sliceAt = now;
+    const before = this.allowed;
+    this.#step(now, now - this.#since, waits);
+    return this.allowed !== before;
+  }
+
+  #step(now: number, ms: number, waits: boolean): void {
+    if (this.#state === 'spilling') {
+      if (now >= this.#trialAt && waits) this.#try('alone', now);
+    } else if (this.#state === 'alone') {
+      const before = this.#best;
+      // What comes first was on its way before.
+      if (ms > MOMENT_MS) this.#best = Math.max(this.#best, this.#rate(MOMENT_MS, 'straightBytes'));
+      if (ms < ALONE_MS.least || (ms < ALONE_MS.most && waits && this.#best > GROWS * before)) return;
+      this.#aloneRate = this.#best;
+      if (!waits || this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, AGAIN_MS);
+      else this.#become('spilling', now, this.#togetherRate > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
+    } else if (this.#state === 'straight') {
+      const rate = this.#rate(100, 'straightBytes');
+      this.#aloneRate = Math.max(rate, this.#aloneRate);
+      if (waits && (now >= this.#trialAt || (ms > 100 && rate < SLOWER * this.#aloneRate))) this.#try('together', now);
+    } else if (ms >= TOGETHER_MS.least) {
+      const rate = this.#rate(MOMENT_MS, 'bytes');
+      if (ms < TOGETHER_MS.most && rate > GROWS * this.#togetherRate) return;
+      const worth = rate > WORTH * this.#togetherRate;
+      this.#aloneRate = this.#togetherRate;
+      this.#become(worth ? 'spilling' : 'straight', now, AGAIN_MS);
+    }
+  }
+
+  #try(trial: 'alone' | 'together', now: number): void {
+    this.#togetherRate = this.#rate(100, 'bytes');
+    this.#best = 0;
+    this.#state = trial;
+    this.#since = now;
+  }
+
+  /** Until a trial, at least `leastMs` from now. */
+  #become(state: 'spilling' | 'straight', now: number, leastMs: number): void {
+    this.#againMs = Math.max(leastMs, 2 * this.#againMs);
+    this.#state = state;
+    this.#since = now;
+    this.#trialAt = now + this.#againMs;
+  }
+
+  /** Bytes a millisecond over the last slices, of so much time at least. */
+  #rate(overMs: number, of: 'straightBytes' | 'bytes'): number {
+    let ms = 0;
+    let bytes = 0;
+    for (const slice of this.#slices) {
+      ms += slice.ms;
+      bytes += slice[of];
+      if (ms >= overMs) break;
+    }
+    return ms > 0 ? bytes / ms : 0;
+  }
+}

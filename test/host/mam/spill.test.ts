@@ -1,0 +1,97 @@
+// Frames spill to nodes where that makes the source free sooner, and wait for the destination where it does not.
+import { describe, expect, test } from 'vitest';
+import { Spill } from '#abdm/host/mam/spill.js';
+
+const FRAME = 64 * 1024;
+
+interface Links {
+  /** Bytes a millisecond: of the source's link; of the destination's, when. */
+  line: number;
+  destination: (ms: number) => number;
+  /** Share of the source's link that straight frames get while nodes get some too. */
+  share?: number;
+  /** There is something to be sent. */
+  waits?: (ms: number) => boolean;
+}
+
+/** Sends for `ms`. What was sent of what could have been, to nodes, and whether the destination's link counted as full. */
+function send({ line, destination, share = 1 / 4, waits = () => true }: Links, ms: number) {
+  let now = 5_000;
+  const spill = new Spill(() => now);
+  const sent = { straight: 0, nodes: 0 };
+  const owed = { straight: 0, nodes: 0 };
+  const trace: { ms: number; allowed: boolean; fills: boolean }[] = [];
+  for (let at = 0; at < ms; at++, now++) {
+    const most = destination(at);
+    const rates = spill.allowed
+      ? { straight: Math.min(most, line * share), nodes: line - Math.min(most, line * share) }
+      : { straight: Math.min(most, line), nodes: 0 };
+    if (!waits(at)) rates.straight = rates.nodes = 0;
+    for (const way of ['straight', 'nodes'] as const) {
+      owed[way] += rates[way];
+      for (; owed[way] >= FRAME; owed[way] -= FRAME) {
+        sent[way] += FRAME;
+        spill.stored(FRAME, way === 'straight');
+      }
+    }
+    spill.look(waits(at));
+    trace.push({ ms: at, allowed: spill.allowed, fills: spill.fills });
+  }
+  return { sent, share: (sent.straight + sent.nodes) / (line * ms), trace };
+}
+
+const line = 120_000;
+
+describe('a destination that is slower than the source: frames spill, and looking again costs little', () => {
+  test.each([1.5, 2, 3, 4, 6.5, 50])('%s times', (times) => {
+    const { share, trace } = send({ line, destination: () => line / times }, 10_000);
+    expect(share).toBeGreaterThan(0.96);
+    expect(trace.filter(({ ms, allowed }) => ms > 1_000 && !allowed).length).toBeLessThan(600);
+  });
+
+  test('and it is told that its link is full while what goes straight fills it', () => {
+    const { trace } = send({ line, destination: () => line / 6.5 }, 10_000);
+    for (const { ms, fills } of trace) expect(fills, `${ms}`).toBe(ms < 100 ? false : ms < 240 ? fills : true);
+  });
+
+  test('but not where it could have more than its part of the source’s link', () => {
+    const { trace } = send({ line, destination: () => line / 1.5 }, 10_000);
+    // But for what a trial leaves of its last moments.
+    expect(trace.filter(({ ms, allowed, fills }) => ms > 1_000 && allowed && fills).length).toBeLessThan(300);
+  });
+});
+
+describe('a destination that is as fast: nodes get little', () => {
+  test.each([1, 2])('%s times as fast', (times) => {
+    const { sent, trace } = send({ line, destination: () => line * times }, 10_000);
+    expect(sent.nodes / (sent.nodes + sent.straight)).toBeLessThan(0.06);
+    expect(trace.at(-1)).toEqual({ ms: 9_999, allowed: false, fills: true });
+  });
+
+  test('until it is not any more; and again when it is', () => {
+    const slow = (ms: number) => ms > 3_000 && ms < 5_000;
+    const { trace } = send({ line, destination: (ms) => (slow(ms) ? line / 5 : line) }, 20_000);
+    expect(trace[2_990]!.allowed).toBe(false);
+    expect(trace.filter(({ ms, allowed }) => ms > 3_400 && ms < 4_900 && !allowed).length).toBeLessThan(300);
+    expect(trace.at(-1)!.allowed).toBe(false);
+  });
+
+  test('one that stands still has everything spill', () => {
+    const { trace } = send({ line, destination: (ms) => (ms > 3_000 ? 0 : line) }, 6_000);
+    expect(trace.filter(({ ms, allowed }) => ms > 3_300 && !allowed).length).toBeLessThan(700);
+  });
+});
+
+test('without anything that waits, and without a destination, nothing is tried', () => {
+  expect(send({ line, destination: () => line, waits: () => false }, 5_000).trace.every(({ allowed }) => allowed)).toBe(
+    true,
+  );
+  let now = 0;
+  const spill = new Spill(() => now);
+  for (; now < 5_000; now++) {
+    spill.stored(FRAME, false);
+    spill.look(true);
+    expect(spill.allowed).toBe(true);
+    expect(spill.fills).toBe(false);
+  }
+});
