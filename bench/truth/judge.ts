@@ -197,7 +197,7 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
   const ranThere = there.some(({ history }) => history.ran.length > 0);
   const isVictim = index === victim;
   if (!came) return ['there'];
-  // None of a gang goes if one cannot even be opened.
+  // None of a gang goes if one cannot even be opened where it is.
   const others: readonly Place[] = phase === 'setup' ? ['there', 'here'] : ['there'];
   switch (kill) {
     case 'none':
@@ -216,7 +216,7 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
       if (!isVictim) return others;
       return ranThere ? ['there', 'lost', 'dead'] : ['dead'];
     case 'destination-guest-killed':
-      if (!isVictim) return others;
+      if (!isVictim) return ['there'];
       return ranThere ? ['dead', 'there'] : ['here', 'still'];
     case 'link-cut':
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here'];

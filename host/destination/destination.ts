@@ -336,6 +336,7 @@ export class Destination {
       this.#every(RENEW_MS, () => void renew());
     }
     for (const [vm, failure] of failedBefore(this.#notes.state!, session)) this.#custody.fail(vm, failure);
+    for (const [vm, error] of session.unopened) this.#custody.fail(vm, { what: 'image', error });
     return this.#opened;
   }
 

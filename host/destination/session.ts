@@ -225,6 +225,11 @@ export class Session {
     return [...this.holders].filter(({ state }) => state === 'up');
   }
 
+  /** VMs whose images could not be opened, and why: each is to be failed (`failVm`) before anything comes. */
+  get unopened(): ReadonlyMap<number, AbdmError> {
+    return this.#images.unopened;
+  }
+
   /** What a VM becomes: whoever owns the VMs brings it to an end. */
   sink(vm: number): ImageSink {
     return this.#images.sink(vm);

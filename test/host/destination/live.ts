@@ -209,6 +209,8 @@ export class MemoryGuest implements GuestSink {
 
   async load(_state: Uint8Array): Promise<void> {}
 
+  async ping(): Promise<void> {}
+
   async run(): Promise<void> {
     this.runs = true;
   }
