@@ -275,6 +275,26 @@ describe('a source that left all with the nodes, and could not say so', () => {
   });
 });
 
+describe('a source that is connected and does not answer', () => {
+  test('is not waited for: what it has is lost, what nodes have is not', async () => {
+    const scene = await Scene.of(1);
+    const { source, nodes, guest } = scene;
+    const destination = await scene.start();
+    await source.register(nodes, false);
+    await source.announce(destination, nodes, false, 'post-copy');
+    scene.state();
+    await source.hears(LOADED);
+    scene.run();
+    await source.hears(RUNNING);
+    await source.scatter(() => nodes, 0, 2);
+    source.records(nodes, source.frames.slice(0, 2));
+    guest.onFault(200);
+    const { outcome, reason, lost } = await destination.done;
+    expect([outcome, reason!.code, lost]).toEqual(['aborted', 'FRAME_LOST', [{ vm: 'a', ranges: [[128, PAGES - 1]] }]]);
+    expect([guest.runs, guest.asked.at(-1)]).toEqual([true, 'leave']);
+  });
+});
+
 describe('a destination that gives up', () => {
   test('before the guest runs says so first, and the guest never does', async () => {
     const scene = await Scene.of(1);
