@@ -624,6 +624,23 @@ describe('a gang', () => {
     },
   );
 
+  test.each(['stop', 'post-copy'] as const)(
+    'one that cannot be opened there, in mode %s: it alone stays',
+    async (mode) => {
+      const { landing, guests, ejection } = await scene(
+        { guests: two, keepers: 2, landing: { refuses: [0] } },
+        { mode },
+      );
+      expect(await ejection.run()).toMatchObject({
+        vms: [{ outcome: 'aborted', reason: { message: /not opened/ } }, { outcome: 'completed' }],
+      });
+      expect(guests.map(({ told }) => told)).toEqual([[], ['stop', 'release']]);
+      expect(ejection.status().vms![0]).toMatchObject({ state: 'running', dirtyPages: 0 });
+      await landing.fetchAll();
+      landing.expectWhole(1, guests[1]!.memory);
+    },
+  );
+
   test('one that the destination does not want fails alone, and goes on here', async () => {
     const { landing, guests, ejection } = await scene(
       {
