@@ -148,6 +148,11 @@ export function placeOf({ here, there }: VmEnd, lost: readonly unknown[]): Place
   return runs(last) && !last!.verified?.absent.length ? 'there' : 'still';
 }
 
+/** What a role says has become of a VM. */
+function outcomeOf({ vms, outcome }: RoleEnd, vm: string): string | null {
+  return vms.find(({ name }) => name === vm)?.outcome ?? outcome;
+}
+
 /** The VM is where it may be after what happened, is in truth what it is there, and abdm says the same. */
 function judgePlace(ending: Ending, vm: VmEnd, index: number): string[] {
   const place = placeOf(vm, lostOf(ending, vm.name));
@@ -159,7 +164,7 @@ function judgePlace(ending: Ending, vm: VmEnd, index: number): string[] {
   expect(allowed.includes(place), `it should be ${allowed.join(' or ')}`);
   const { source, destination } = ending;
   const words = [source, ...(destination ? [destination] : [])].filter(({ killed }) => !killed);
-  const says = (role: RoleEnd) => role.vms.find(({ name }) => name === vm.name)?.outcome ?? role.outcome;
+  const says = (role: RoleEnd) => outcomeOf(role, vm.name);
   const saying = (...outcomes: (string | null)[]) => words.filter((role) => outcomes.includes(says(role)));
   const last = vm.there.at(-1);
   if (place === 'there') {
@@ -192,12 +197,12 @@ function mayNotKnow({ kill, came }: Ending): boolean {
 }
 
 /** Where a VM may be after this kill, by what the VM's own guests saw. */
-export function placesAfter(ending: Ending, { there }: VmEnd, index: number): readonly Place[] {
-  const { kill, phase, came, early, replicas, way, victim, source } = ending;
+export function placesAfter(ending: Ending, { name, there }: VmEnd, index: number): readonly Place[] {
+  const { kill, phase, came, early, replicas, way, victim, source, destination } = ending;
   const ranThere = there.some(({ history }) => history.ran.length > 0);
   const isVictim = index === victim;
   if (!came) return ['there'];
-  // None of a gang goes if one cannot even be opened.
+  // None of a gang goes if one cannot even be opened where it is.
   const others: readonly Place[] = phase === 'setup' ? ['there', 'here'] : ['there'];
   switch (kill) {
     case 'none':
@@ -208,7 +213,8 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
       return replicas > 1 || early ? ['there'] : ['there', 'lost', 'still'];
     case 'source-killed':
       if (ranThere) return ['there', 'lost'];
-      return ['here'];
+      // Who only the destination could have it from does not let it go on here while that may still take it.
+      return destination && outcomeOf(destination, name) === 'paused-recoverable' ? ['here', 'still'] : ['here'];
     case 'destination-killed':
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here', 'there'];
       return ranThere || source.code === 0 ? ['there'] : ['here', 'there'];
@@ -216,8 +222,12 @@ export function placesAfter(ending: Ending, { there }: VmEnd, index: number): re
       if (!isVictim) return others;
       return ranThere ? ['there', 'lost', 'dead'] : ['dead'];
     case 'destination-guest-killed':
-      if (!isVictim) return others;
-      return ranThere ? ['dead', 'there'] : ['here', 'still'];
+      if (!isVictim) return ['there'];
+      if (there[0]!.history.ran.length > 0) return ['dead'];
+      // Another took its place, perhaps. What went straight to the one that died, nobody else has once the source has left.
+      return way === 'nodes' && outcomeOf(source, name) === 'completed'
+        ? ['there', 'still', 'lost']
+        : ['here', 'there', 'still'];
     case 'link-cut':
       if (way === 'direct') return ranThere ? ['there', 'still', 'lost'] : ['here'];
       // Who is not there when the source comes for the first time is not waited for.

@@ -133,12 +133,19 @@ async function resume(scene: LiveScene): Promise<Set<Vm>> {
   const resumed = new Set<Vm>();
   const { source, destination } = scene;
   if (!scene.killed(source) && source.code !== 3) return resumed;
-  if (destination !== null && destination.code !== 2) return resumed;
   for (const vm of scene.vms) {
     if (vm.here.over || stateOf(vm.here) !== 'stopped' || !vm.there.every(hasNotRun)) continue;
+    if (destination !== null && !isGivenUp(destination, vm.plan.name)) continue;
     if (await scene.ask(vm.hereSocket, 'resume')) resumed.add(vm);
   }
   return resumed;
+}
+
+/** The destination has said that it will never run this VM, whatever has become of others. */
+function isGivenUp({ code, summary }: Role, name: string): boolean {
+  if (!summary?.vms.length) return code === 2;
+  const isLost = summary.lost?.some(({ vm }) => vm === name) ?? false;
+  return !isLost && summary.vms.some((vm) => vm.name === name && vm.outcome === 'aborted');
 }
 
 async function collect(scene: LiveScene, struck: Struck, resumed: ReadonlySet<Vm>): Promise<Ending> {

@@ -89,8 +89,15 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
       onNotice: (notice) => output.vmNotice(notice),
     });
     ejection = leaving;
+    const stay = (reason: string) => {
+      const staying = leaving.cancel(reason);
+      const gone = names.filter((name) => !staying.includes(name));
+      if (staying.length > 0 && gone.length > 0)
+        output.notice(`${staying.join(', ')}: cancelled; ${gone.join(', ')}: given away before that, so it goes on`);
+      return staying;
+    };
     cancel = (signal) => {
-      if (!leaving.cancel(`cancelled by ${signal}`)) output.notice(tooLate(names));
+      if (stay(`cancelled by ${signal}`).length === 0) output.notice(tooLate(names));
     };
     const meter = new Meter(() => leaving.status());
     control = await openControl(output, {
@@ -98,7 +105,7 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
       names,
       status: () => meter.read(),
       cancel: (reason) => {
-        if (!leaving.cancel(reason)) throw new AbdmError('USAGE', tooLate(names));
+        if (stay(reason).length === 0) throw new AbdmError('USAGE', tooLate(names));
       },
       setRate: (bytesPerS) => leaving.setRate(bytesPerS),
     });

@@ -94,7 +94,7 @@ function howToGoOn({ vms }: Summary, specs: readonly ImageSpec[]): string {
   });
   const again = 'start the same command again: it goes on from here';
   if (guests.length === 0) return again;
-  return `${again}. Leave ${guests.map(({ name, place }) => `the guest of ${name} at ${place}`).join(', ')} as it is`;
+  return `${again}. Leave ${guests.map(({ name, place }) => `the guest of ${name} at ${place}`).join(', ')} as it is; if it is gone, start another there`;
 }
 
 function tooLate(names: readonly string[]): string {

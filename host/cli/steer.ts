@@ -2,6 +2,7 @@
 
 import { AbdmError } from '../../bindings/errors.js';
 import { cancelRole, type RunningRole, runningRoles, setRate } from '../control/client.js';
+import type { Ending } from '../control/messages.js';
 import { EXIT } from './exit.js';
 import type { Output } from './output.js';
 import { formatBytes } from './sizes.js';
@@ -13,12 +14,21 @@ export async function cancel(output: Output, name: string, { reason }: { reason?
   const sources = all.filter(({ role }) => role === 'eject');
   const { pid, role } = theOne(name, sources.length > 0 ? sources : all, 'end the right one with kill');
   const ending = await cancelRole(pid, reason ?? 'cancelled by abdm cancel');
-  if (ending.outcome !== 'aborted') {
-    throw new AbdmError('USAGE', `${name} is past the point where it could be cancelled: it is ${ending.outcome}`);
+  const outcome = outcomeOf(ending, name);
+  // Of several some may have been given away before.
+  const others = ending.vms.filter((vm) => vm.outcome !== outcome);
+  const rest = others.map((vm) => `; ${vm.name}, which left with it, is ${vm.outcome}`).join('');
+  if (outcome !== 'aborted') {
+    throw new AbdmError('USAGE', `${name} is past the point where it could be cancelled: it is ${outcome}${rest}`);
   }
   const why = ending.reason?.code === 'CANCELLED' ? 'cancelled' : `over already: ${ending.reason?.message}`;
-  output.event({ type: 'cancelled', name, role, pid, ...ending } as { type: string }, `${name}: ${why}`);
+  output.event({ type: 'cancelled', name, role, pid, ...ending } as { type: string }, `${name}: ${why}${rest}`);
   return EXIT.completed;
+}
+
+/** How it ended for this VM. */
+function outcomeOf({ outcome, vms }: Ending, name: string): string {
+  return vms.find((vm) => vm.name === name)?.outcome ?? outcome;
 }
 
 /** Changes the rate limit of a migration that runs. `bytesPerS` null: no limit any more. */

@@ -2,6 +2,7 @@
 
 import { readdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
+import { MAX_VMS } from '../../bindings/abi.js';
 import { type JsonObject, need } from '../wire/json.js';
 import { openControlDirectory, socketPath } from './directory.js';
 import { type Ending, encodeLine, MAX_ANSWER_BYTES, type Request, readAnswer, readLine } from './messages.js';
@@ -53,6 +54,10 @@ export async function cancelRole(pid: number, reason: string): Promise<Ending> {
   return {
     outcome: need.string(said, 'outcome', what),
     reason: why && { code: need.string(why, 'code', what), message: need.string(why, 'message', what, 2_000) },
+    vms: need.list(said, 'vms', what, MAX_VMS, (item) => {
+      const vm = need.isObject(item, what, 'vms');
+      return { name: need.string(vm, 'name', what), outcome: need.string(vm, 'outcome', what) };
+    }),
   };
 }
 

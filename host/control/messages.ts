@@ -2,7 +2,7 @@
 //
 //   abdm status   ->  {"ask":"status"}                            <-  {"ok":true,"role":"eject","pid":77,"names":["vm1"],"status":{...}}
 //   abdm rate     ->  {"ask":"rate","bytesPerS":50000000}         <-  {"ok":true}
-//   abdm cancel   ->  {"ask":"cancel","reason":"wrong host"}      <-  (when it is over) {"ok":true,"outcome":"aborted","reason":{...}}
+//   abdm cancel   ->  {"ask":"cancel","reason":"wrong host"}      <-  (when it is over) {"ok":true,"outcome":"aborted","reason":{...},"vms":[{"name":"vm1","outcome":"aborted"}]}
 //   whatever is refused                                           <-  {"ok":false,"code":"USAGE","message":"..."}
 
 import type { Socket } from 'node:net';
@@ -19,6 +19,8 @@ export type Request =
 export interface Ending {
   readonly outcome: string;
   readonly reason: { readonly code: string; readonly message: string } | null;
+  /** None, if it was never known which there are. */
+  readonly vms: readonly { readonly name: string; readonly outcome: string }[];
 }
 
 export const MAX_REASON_CHARS = 500;

@@ -4,7 +4,8 @@
 //   grant            RUN has come, or the nodes have everything: from now on it is ours, and never the source's again, unless we say that it will not run
 //   run              when it is loaded and granted; in mode stop only when every page is in place as well
 //
-// What is noted for the time after our death (state.ts) is noted before the guest is begun: a guest that has run is known as ours by whoever comes next.
+// What is noted for the time after our death (state.ts) is noted before the guest is begun: a guest that has run is known as ours by whoever comes next. A guest
+// that was told to run, and is gone, may have run: so it is told only when it was there a moment before, and if it was not, what was noted is taken back.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { GuestSink } from '../image/image.js';
@@ -20,8 +21,10 @@ export interface ArrivalOptions {
   readonly waitsForAll: boolean;
   /** Makes sure that nobody else may run it; false: it cannot be made sure, and is not run. */
   permit(): Promise<boolean>;
-  /** Just before it is begun: what follows cannot be taken back. */
+  /** Before it is begun: whoever comes after us must know. */
   onBegin(): void;
+  /** It was not begun after all, and never will be here. */
+  onNotBegun(): void;
   /** It runs. */
   onRunning(): void;
   /** It cannot be begun, or is gone. */
@@ -61,7 +64,10 @@ export class Arrival {
     if (sink.hasRun) this.#hasBegun();
     sink.onGone = (cause) => {
       this.isGone = true;
-      this.fail(cause instanceof AbdmError ? cause : new AbdmError('IMAGE', cause.message, { cause }));
+      // Not before whoever made this knows of it: it may be gone already.
+      void this.#next(async () => {
+        throw cause instanceof AbdmError ? cause : new AbdmError('IMAGE', cause.message, { cause });
+      });
     };
   }
 
@@ -139,15 +145,21 @@ export class Arrival {
     return !this.#closed && (this.taking.state === 'waiting' || this.taking.state === 'loaded');
   }
 
+  get #isTurn(): boolean {
+    const isThere = !this.#closed && !this.isGone && this.taking.state === 'loaded';
+    return isThere && this.#granted && (this.#whole || !this.#options.waitsForAll);
+  }
+
   #begin(): void {
     void this.#next(async () => {
-      const { sink, waitsForAll, permit, onBegin, onRunning } = this.#options;
-      const isTurn = () => {
-        return !this.#closed && this.taking.state === 'loaded' && this.#granted && (this.#whole || !waitsForAll);
-      };
-      if (!isTurn() || !(await permit()) || !isTurn()) return;
-      this.taking.run();
+      const { sink, permit, onBegin, onNotBegun, onRunning } = this.#options;
+      if (!this.#isTurn || !(await permit()) || !this.#isTurn) return;
       onBegin();
+      const trouble = await sink.ping().catch(asAbdmError);
+      if (trouble || !this.#isTurn) onNotBegun();
+      if (trouble) throw trouble;
+      if (!this.#isTurn) return;
+      this.taking.run();
       await sink.run();
       this.taking.ran();
       onRunning();

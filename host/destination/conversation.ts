@@ -2,6 +2,7 @@
 //
 //   all of it is at the nodes, or here     what was not ours before is now
 //   it is gone, and was not done           VMs that are ours go on with what there is; the others it has, or had
+//   it is there, and does not answer       the same, and it is told
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { NodeRef } from '../mam/keeper.js';
@@ -35,6 +36,8 @@ export interface ConversationOptions {
   /** Opens the images; said again, those are it that are open, or being opened. */
   open(migration: string, announced: Announced): Promise<Opened>;
   isConnected(): boolean;
+  /** Tells the source, which is connected, that it is over. */
+  endSource(error: AbdmError): void;
   isOver(): boolean;
   onFailed(error: AbdmError): void;
   /** Nobody can say who has the VMs. */
@@ -126,6 +129,12 @@ export class Conversation implements SourceEvents {
     const isFinal = error.code === 'PEER_ABORTED' || (error.code !== 'PEER_GONE' && !custody.haveOurs);
     if (isFinal || (session && this.#direct && !custody.haveOurs)) this.#onGone(error);
     else this.seek(error);
+  }
+
+  /** It is connected, and does not give what guests here wait for: nobody waits for it any more. */
+  onSilent(error: AbdmError): void {
+    this.#options.endSource(error);
+    this.#onGone(error);
   }
 
   onError(error: AbdmError): void {

@@ -18,6 +18,7 @@
 //     be written, we are told to end        from there
 //     we are killed                         the same command goes on
 //     its guest runs, and the source goes   it has ten seconds to come back; what only it had is lost then, and the guest stays where it is
+//     it is there, and says nothing         for thirty seconds, though the guest waits for what it has: likewise
 //   In a direct migration nobody else ever has the frames: whoever is lost, it is aborted, but for guests that run.
 // One VM of several may fail alone: its source is told, and the others go on.
 
@@ -105,6 +106,7 @@ export class Destination {
       opened: () => this.#opened,
       open: (migration, announced) => this.#openFor(migration, announced),
       isConnected: () => this.#control?.connected ?? false,
+      endSource: (error) => void this.#control?.end(error),
       isOver: () => this.#over.signal.aborted,
       onFailed: (error) => this.#fail(error),
       onStuck: (error) => this.#end({ how: 'stuck', error }),
@@ -303,6 +305,7 @@ export class Destination {
       others: () => this.#announced(),
       stuckMs: answerMs,
       ask: (vm, pfns) => this.#control?.fault(vm, pfns) ?? false,
+      onSilent: (error) => this.#conversation.onSilent(error),
       onWhole: (vm) => this.#onWhole(vm),
       onVmFailed: (vm, error) => this.#custody.fail(vm, { what: 'image', error }),
       onEnd: this.#end,
@@ -336,6 +339,7 @@ export class Destination {
       this.#every(RENEW_MS, () => void renew());
     }
     for (const [vm, failure] of failedBefore(this.#notes.state!, session)) this.#custody.fail(vm, failure);
+    for (const [vm, error] of session.unopened) this.#custody.fail(vm, { what: 'image', error });
     return this.#opened;
   }
 

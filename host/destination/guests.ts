@@ -51,6 +51,9 @@ export class Guests {
           notes.changeVm(vm, { fate: 'running' });
           this.#start(vm, sink);
         },
+        onNotBegun: () => {
+          if (notes.state!.notes[vm]!.fate === 'running') notes.changeVm(vm, { fate: 'open' });
+        },
         onRunning: () => onRunning(vm),
         onFailed: (error) => onFailed(vm, error),
       });
@@ -64,9 +67,13 @@ export class Guests {
     return this.#arrivals[vm] ?? null;
   }
 
-  /** How each of them stands, for the source. */
+  /** How each of them stands, for the source. One that could not be opened is waited for like others, until VM_OVER says why. */
   get reports(): (Report | null)[] {
-    return this.#arrivals.map((arrival) => arrival?.report ?? null);
+    const { session, notes } = this.#options;
+    return this.#arrivals.map((arrival, vm) => {
+      if (arrival) return arrival.report;
+      return session.unopened.has(vm) && notes.state!.vms[vm]!.guest ? { state: 'waiting', guest: '' } : null;
+    });
   }
 
   /** How they do; null if there are none. */
@@ -83,6 +90,8 @@ export class Guests {
   /** A STATE body: see Arrival.take. @throws {AbdmError} PROTOCOL. */
   take(body: Uint8Array): Promise<{ vm: number; guest: string } | null> | null {
     const vm = stateVm(body);
+    // The source has not heard yet that it is over.
+    if (this.#options.session.unopened.has(vm)) return null;
     const arrival = this.#need(vm, 'STATE');
     const taken = arrival.take(body);
     return taken?.then((isLoaded) => (isLoaded ? { vm, guest: arrival.sink.guestId } : null)) ?? null;
@@ -156,7 +165,7 @@ export class Guests {
 export function checkKinds(vms: readonly { name: string; guest?: true }[], session: Session): void {
   for (const [vm, { name, guest = false }] of vms.entries()) {
     const isGuest = session.guest(vm) !== null;
-    if (isGuest === guest) continue;
+    if (isGuest === guest || session.unopened.has(vm)) continue;
     const [it, here] = guest
       ? ['a guest that is to run', 'a place for its memory only: name a guest that waits, as in NAME=guest:SOCKET']
       : ['no guest', 'one: name a file, as in NAME=file:PATH'];

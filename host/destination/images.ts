@@ -1,10 +1,10 @@
 // The images that a migration is merged into: opened when the source has said how large they are, visible under their names only when whole. One of them
-// may fail alone: nothing is written to it any more then, nor read from it, and the others go on.
+// may fail alone, when it is opened too: nothing is written to it any more then, nor read from it, and the others go on.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Merger, PageSink } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import { type GuestSink, type ImageSink, isGuestSink } from '../image/image.js';
+import { type GuestSink, type ImageSink, imageError, isGuestSink } from '../image/image.js';
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
@@ -18,6 +18,8 @@ export interface ImageTarget {
 export class Images implements PageSink {
   /** Called when one cannot be written or read; `fail` it then. It may be called again before that is done. */
   onError: (vm: number, error: AbdmError) => void = () => {};
+  /** Those that could not be opened, and why: to be failed by whoever has told others of it. */
+  readonly unopened = new Map<number, AbdmError>();
   readonly #sinks: ImageSink[] = [];
   readonly #failed = new Set<number>();
   readonly #left: LeftOver | undefined;
@@ -26,7 +28,10 @@ export class Images implements PageSink {
     this.#left = left;
   }
 
-  /** Opens the targets for the images that were announced, matched by name. @throws {AbdmError} USAGE if they are not the same, IMAGE. */
+  /**
+   * Opens the targets for the images that were announced, matched by name.
+   * @throws {AbdmError} USAGE if they are not the same, IMAGE if none of them can be opened.
+   */
   static async open(
     announced: readonly { name: string; bytes: number }[],
     targets: readonly ImageTarget[],
@@ -39,13 +44,17 @@ export class Images implements PageSink {
       throw new AbdmError('USAGE', `${text}: both must name the same images`);
     }
     const images = new Images(left);
-    try {
-      for (const { name, bytes } of announced) images.#sinks.push(await byName.get(name)!.open(bytes, left));
-    } catch (error) {
-      await images.giveUp();
-      throw error;
+    for (const [vm, { name, bytes }] of announced.entries()) {
+      try {
+        images.#sinks.push(await byName.get(name)!.open(bytes, left));
+      } catch (error) {
+        images.#sinks.push(NOWHERE);
+        images.unopened.set(vm, asAbdmError(error));
+      }
     }
-    return images;
+    const [first] = images.unopened.values();
+    if (images.unopened.size < announced.length || !first) return images;
+    throw first;
   }
 
   /** What a VM becomes. */
@@ -114,6 +123,18 @@ export class Images implements PageSink {
     for (const sink of this.#sinks) await (this.#left === 'keep' ? leave(sink) : sink.discard());
   }
 }
+
+/** What there is of an image that is not opened. */
+export const NOWHERE: ImageSink = {
+  description: 'nowhere',
+  write: () => {},
+  zero: () => {},
+  read: () => {
+    throw imageError('what is not opened cannot be read back', 'this is a mistake');
+  },
+  commit: async () => {},
+  discard: async () => {},
+};
 
 /** Lets go of an image as it is, where that is possible. */
 export async function leave(sink: ImageSink): Promise<void> {

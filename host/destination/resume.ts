@@ -11,7 +11,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import type { LeftOver } from '../image/filesink.js';
 import { imageError } from '../image/image.js';
 import type { VmShape } from '../mam/catalog.js';
-import type { ImageTarget } from './images.js';
+import { type ImageTarget, NOWHERE } from './images.js';
 import type { Session } from './session.js';
 import type { State, VmNote } from './state.js';
 import type { Failure } from './verdict.js';
@@ -64,15 +64,3 @@ export function failedBefore({ notes }: State, session: Session): [number, Failu
     return [[vm, { what: 'gone', error }]];
   });
 }
-
-/** Where the pages of an image go that is there already. */
-const NOWHERE = {
-  description: 'nowhere',
-  write: () => {},
-  zero: () => {},
-  read: () => {
-    throw imageError('what is done cannot be read back', 'this is a mistake');
-  },
-  commit: async () => {},
-  discard: async () => {},
-};

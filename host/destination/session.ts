@@ -7,6 +7,7 @@
 //   frames.ts   what comes straight from the source
 //   intake.ts   merges what has come
 //   search.ts   the nodes' index, and what will never come
+//   silence.ts  whether the source is asked for them in vain
 //   progress.ts what is whole
 //
 // Of two frames with the same page the later has it. A VM whose guest runs here (`start`) has its last version in place or still to come: what is
@@ -36,6 +37,7 @@ import { KnownFrames } from './known.js';
 import { lostError, lostPages } from './lost.js';
 import { Progress } from './progress.js';
 import { Search, SPOILT } from './search.js';
+import { Silence } from './silence.js';
 import { GatherWindow } from './window.js';
 
 /** Frames that can be in memory at a time. */
@@ -69,6 +71,8 @@ export interface SessionOptions {
   stuckMs: number;
   /** Asks the source for pages of a VM; false: there is nobody to be asked. */
   ask(vm: number, pfns: readonly number[]): boolean;
+  /** The source, asked for pages that somebody waits for, has said nothing at all for `stuckMs`. It may be called again. */
+  onSilent(error: AbdmError): void;
   /** Every page of this VM is in place: called once for each. */
   onWhole(vm: number): void;
   /** This VM has failed, whoever found that: called once for each. The others go on; if there are none, `onEnd` is called as well. */
@@ -91,12 +95,14 @@ export class Session {
   readonly #intake: Intake;
   readonly #search: Search;
   readonly #progress: Progress;
+  readonly #silence: Silence;
   #lanes = 0;
   #over = false;
 
   private constructor(options: SessionOptions, images: Images, merger: Merger, opener: Opener, catalog: CatalogReader) {
     const { vms, limit, security, migration, left } = options;
     this.#options = options;
+    this.#silence = new Silence(options.stuckMs);
     this.#images = images;
     this.merger = merger;
     const hasFailed = (vm: number) => images.hasFailed(vm);
@@ -138,7 +144,7 @@ export class Session {
       known,
       window: this.#window,
       vms,
-      ask: (vm, pfns) => options.ask(vm, pfns),
+      ask: (vm, pfns) => this.#ask(vm, pfns),
       spareSlots: Math.min(urgentSlots, URGENT_LANE_SLOTS),
       isHeld: () => progress.isHeld,
     });
@@ -225,6 +231,11 @@ export class Session {
     return [...this.holders].filter(({ state }) => state === 'up');
   }
 
+  /** VMs whose images could not be opened, and why: each is to be failed (`failVm`) before anything comes. */
+  get unopened(): ReadonlyMap<number, AbdmError> {
+    return this.#images.unopened;
+  }
+
   /** What a VM becomes: whoever owns the VMs brings it to an end. */
   sink(vm: number): ImageSink {
     return this.#images.sink(vm);
@@ -262,12 +273,14 @@ export class Session {
 
   /** A RECORDS body. @throws {AbdmError} PROTOCOL. */
   onRecords(body: Uint8Array): void {
+    this.#silence.broken();
     this.#known.onRecords(body);
     this.#advance();
   }
 
   /** A DISCARD body. @throws {AbdmError} PROTOCOL. */
   onDiscard(body: Uint8Array): void {
+    this.#silence.broken();
     this.#known.onDiscard(body);
     this.#advance();
   }
@@ -363,6 +376,7 @@ export class Session {
   /** Resolves, if that is not now, when the source need not be there any more for what this frame has brought. */
   #onDirectFrame(id: number, slot: FrameSlot, bytes: number): Promise<void> | null {
     if (this.#over) throw new AbdmError('PEER_GONE', 'the migration is over here');
+    this.#silence.broken();
     try {
       const held = this.#intake.merge(id, slot, bytes);
       this.#guard(() => this.#advance());
@@ -372,6 +386,21 @@ export class Session {
       if (!SPOILT.has(asAbdmError(error).code)) this.#end({ how: 'failed', error: asAbdmError(error) });
       throw error;
     }
+  }
+
+  /** False: there is nobody to be asked. */
+  #ask(vm: number, pfns: readonly number[]): boolean {
+    const { ask, vms, stuckMs, onSilent } = this.#options;
+    if (!ask(vm, pfns)) {
+      this.#silence.broken();
+      return false;
+    }
+    if (this.#silence.asked()) {
+      const text = `page ${pfns[0]} of ${vms[vm]!.name} is waited for, and the source, which is connected, has said nothing for ${stuckMs} ms`;
+      // Not before whoever asks has done so.
+      queueMicrotask(() => this.#over || onSilent(new AbdmError('PEER_UNREACHABLE', text)));
+    }
+    return true;
   }
 
   /** Nobody has a wanted frame. Before the source has left, it sees to what is gone with a node, but not to what a node has spoilt. */

@@ -127,6 +127,10 @@ class WaitingGuest implements GuestSink {
     await this.#client.request({ ask: 'load' }, state);
   }
 
+  async ping(): Promise<void> {
+    await this.#client.request({ ask: 'status' });
+  }
+
   async run(): Promise<void> {
     this.#isFrozen = true;
     await this.#client.request({ ask: 'run' });

@@ -85,12 +85,14 @@ export interface GuestSink extends ImageSink {
   readonly present: Uint8Array;
   /** Called with each page that it waits for, once; set it before `run`. */
   onFault: (pfn: number) => void;
-  /** Called once if the guest is gone. */
+  /** Called once if the guest is gone; while it is set, if it is gone already. */
   onGone: (error: Error) => void;
   /** These pages are not there any more: a later version of them will come. Not after `run`. */
   forget(pfn: number, pages: number): void;
   /** Takes the execution state: it could run now. May be called again, before `run`. */
   load(state: Uint8Array): Promise<void>;
+  /** Resolves if it is still there. */
+  ping(): Promise<void>;
   /** It runs. */
   run(): Promise<void>;
 }

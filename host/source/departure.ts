@@ -135,6 +135,8 @@ export class Departure implements Contender {
   /** Until all of it was sent, and it runs elsewhere, or the nodes can hand it on; or it is over. */
   async run(): Promise<void> {
     try {
+      // The destination may have refused it before anything was sent.
+      this.#check();
       if (this.guest === null) {
         this.outgoing.sendAll();
         if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();

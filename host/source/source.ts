@@ -11,7 +11,7 @@
 //   all nodes that had a frame are gone                it is divided again; if its guest has written to it since, its pages are sent in other frames
 //   the destination is gone                            scattering goes on, and it is told everything when it comes back; if not, the VM waits at the nodes
 //   one VM fails: its guest is gone, say               it alone is over, and the others go on
-//   the destination gives up, or the operator          aborted
+//   the destination gives up, or the operator          aborted; what was given away before goes on, if it is the operator
 //   no node has room, for 10 s                         aborted: NO_ROOM
 //   the image cannot be read                           aborted: IMAGE, that VM
 //   any of these when the nodes know already,          paused-recoverable: the destination may go on without us, so nothing is taken away
@@ -123,13 +123,15 @@ export class Ejection {
   }
 
   /**
-   * Ends it as aborted, as soon as the batch at hand is done: nothing stays at the nodes, the images are as they were, guests go on. False, and nothing
-   * happens, if it is too late: others may have taken over.
+   * Ends it as aborted, as soon as the batch at hand is done: nothing stays at the nodes, the images are as they were, guests go on. VMs that others may have
+   * taken over by then go on leaving, and the others stay. Returns which stay; none, and nothing happens, if it is too late for all of them.
    */
-  cancel(reason = 'cancelled'): boolean {
-    if (this.committed) return false;
-    this.#fail(new AbdmError('CANCELLED', reason));
-    return true;
+  cancel(reason = 'cancelled'): string[] {
+    const error = new AbdmError('CANCELLED', reason);
+    const ours = this.#committed ? [] : this.#departures.filter(({ giving }) => giving.isOurs);
+    if (ours.length === this.#departures.length) this.#fail(error);
+    else for (const departure of ours) departure.fail(error);
+    return ours.map(({ summary }) => summary.name);
   }
 
   /** Others may have taken over, one VM at least: there is no way back by ourselves. */

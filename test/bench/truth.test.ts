@@ -240,13 +240,32 @@ describe('an end', () => {
     const ending: Ending = { ...COMPLETED, kill: 'destination-guest-killed', vms: [dead] };
     expect(judge(ending)).toEqual([]);
     const again = { ...dead, here: AT_SOURCE.here };
-    expect(judge({ ...ending, vms: [again] })).toContain('vm1 here: it should be dead or there');
+    expect(judge({ ...ending, vms: [again] })).toContain('vm1 here: it should be dead');
+  });
+
+  test('of a guest that was killed before it ran may be that what only it had is lost, once the source has left', () => {
+    const killed = guest(there([state('waiting', 0, 900), state('loaded', 100, 1420)], 1500));
+    const vm: VmEnd = { ...STILL, there: [killed, guest(WAITING)] };
+    const lost = [{ vm: 'vm1', ranges: [[10, 12] as const] }];
+    const ending: Ending = {
+      ...PAUSED,
+      kill: 'destination-guest-killed',
+      vms: [vm],
+      destination: role('destination', 4, 'aborted', { lost }),
+    };
+    expect(judge(ending)).toEqual([]);
+    expect(judge({ ...ending, way: 'parked' })).toEqual(['vm1 lost: it should be here or there or still']);
+    expect(judge({ ...ending, source: role('source', 3, 'paused-recoverable') })).toEqual([
+      'vm1 lost: it should be here or there or still',
+    ]);
   });
 
   test('after the source was killed may be that its operator lets the guest go on, unless it has run elsewhere', () => {
     const ending: Ending = { ...ABORTED, kill: 'source-killed', source: role('source', null, null) };
     expect(judge({ ...ending, vms: [{ ...AT_SOURCE, resumed: true }] })).toEqual([]);
     expect(judge({ ...ending, vms: [STILL] })).toContain('vm1 still: it should be here');
+    const waits = { ...ending, vms: [STILL], destination: role('destination', 3, 'paused-recoverable') };
+    expect(judge(waits)).toEqual([]);
   });
 });
 

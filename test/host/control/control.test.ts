@@ -80,7 +80,11 @@ test('tells everybody who cancels how it ended, when it has', async () => {
   const control = await open({ cancel: (reason) => reasons.push(reason) });
   const ended = Promise.all([cancelRole(pid, 'one'), cancelRole(pid, 'two')]);
   while (reasons.length < 2) await new Promise((resolve) => setImmediate(resolve));
-  const ending = { outcome: 'aborted', reason: { code: 'CANCELLED', message: 'one' } };
+  const vms = [
+    { name: 'vm1', outcome: 'aborted' },
+    { name: 'vm2', outcome: 'completed' },
+  ];
+  const ending = { outcome: 'aborted', reason: { code: 'CANCELLED', message: 'one' }, vms };
   control.close(ending);
   expect(await ended).toEqual([ending, ending]);
   expect(reasons.sort()).toEqual(['one', 'two']);

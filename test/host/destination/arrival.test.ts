@@ -13,6 +13,7 @@ function arrive(options: Partial<Omit<ArrivalOptions, 'sink'>> = {}, guest = new
     waitsForAll: false,
     permit: async () => true,
     onBegin: () => guest.asked.push('noted'),
+    onNotBegun: () => guest.asked.push('not begun'),
     onRunning: () => guest.asked.push('said'),
     onFailed: (error) => failures.push(error),
     ...options,
@@ -215,6 +216,37 @@ describe('a guest that fails', () => {
     expect(arrival.isGone).toBe(false);
     guest.onGone(new Error('killed'));
     expect(arrival.isGone).toBe(true);
+    await arrival.settled;
     expect(failures).toMatchObject([{ code: 'IMAGE', message: 'killed' }]);
+  });
+
+  test('just before it is told to run: it has surely not run, and that is noted', async () => {
+    const { guest, arrival, failures } = arrive();
+    await arrival.load(state('one'));
+    guest.ping = async () => {
+      const gone = new AbdmError('IMAGE', 'killed');
+      guest.onGone(gone);
+      throw gone;
+    };
+    void arrival.run();
+    await arrival.settled;
+    expect(guest.asked).toEqual(['load one', 'noted', 'not begun']);
+    expect([arrival.isGone, failures.length > 0, arrival.refuse()]).toEqual([true, true, true]);
+  });
+
+  test('while it is asked whether others may have it is not told to run', async () => {
+    let answer!: (isPermitted: boolean) => void;
+    const permitted = new Promise<boolean>((resolve) => {
+      answer = resolve;
+    });
+    const { guest, arrival, failures } = arrive({ permit: () => permitted });
+    await arrival.load(state('one'));
+    void arrival.run();
+    await soon();
+    guest.onGone(new Error('killed'));
+    answer(true);
+    await arrival.settled;
+    expect(guest.asked).toEqual(['load one']);
+    expect(failures).toMatchObject([{ message: 'killed' }]);
   });
 });

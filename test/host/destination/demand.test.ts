@@ -228,6 +228,22 @@ describe('a page that is at no node', () => {
     scene.expectPages({ 0: 0, 40: 40 });
   });
 
+  test('and the source is there, and says nothing: that is said in time, unless it is at work', async () => {
+    const { scene, frames, guest } = await running(48);
+    guest.onFault(20);
+    const lane = scene.lane();
+    for (let i = 0; i < 4; i++) {
+      await sleep(700);
+      if (i % 2 === 0) lane.put(frames[0]!);
+      else scene.records([frames[2]!, 'coming']);
+    }
+    expect(scene.silent).toEqual([]);
+    await until(() => scene.silent.length > 0, 'it is silent');
+    expect(scene.silent[0]).toMatchObject({ code: 'PEER_UNREACHABLE' });
+    expect(scene.silent[0]!.message).toMatch(/page 20 of vm0 .* nothing for 2000 ms/);
+    expect(scene.ending).toBe(null);
+  });
+
   test('but everything came before: whole, though the source has never said how many frames there are', async () => {
     const { scene, frames, node } = await running(32);
     node.holdsBack = () => false;

@@ -275,6 +275,26 @@ describe('a source that left all with the nodes, and could not say so', () => {
   });
 });
 
+describe('a source that is connected and does not answer', () => {
+  test('is not waited for: what it has is lost, what nodes have is not', async () => {
+    const scene = await Scene.of(1);
+    const { source, nodes, guest } = scene;
+    const destination = await scene.start();
+    await source.register(nodes, false);
+    await source.announce(destination, nodes, false, 'post-copy');
+    scene.state();
+    await source.hears(LOADED);
+    scene.run();
+    await source.hears(RUNNING);
+    await source.scatter(() => nodes, 0, 2);
+    source.records(nodes, source.frames.slice(0, 2));
+    guest.onFault(200);
+    const { outcome, reason, lost } = await destination.done;
+    expect([outcome, reason!.code, lost]).toEqual(['aborted', 'FRAME_LOST', [{ vm: 'a', ranges: [[128, PAGES - 1]] }]]);
+    expect([guest.runs, guest.asked.at(-1)]).toEqual([true, 'leave']);
+  });
+});
+
 describe('a destination that gives up', () => {
   test('before the guest runs says so first, and the guest never does', async () => {
     const scene = await Scene.of(1);
@@ -407,6 +427,26 @@ describe('a guest that fails', () => {
     expect(other.asked).not.toContain('load state');
   });
 
+  test('before it can be opened is refused alone, and the others come', async () => {
+    const scene = await Scene.of(1);
+    const { source, nodes } = scene;
+    Object.defineProperty(source, 'vms', { value: [...source.vms, FILE] });
+    const open = () => Promise.reject(new AbdmError('IMAGE', 'no guest can be reached'));
+    const file = { name: FILE.name, statePath: `${scene.place.path('b')}.abdm`, open: () => NOWHERE };
+    const destination = await scene.start({ images: [{ name: 'a', open }, file] });
+    await source.announce(destination, nodes, false, 'auto');
+    expect((await source.hears(READY)).vms[0].state).toBe('waiting');
+    // What crosses that is passed over.
+    scene.state();
+    expect(await source.hears(VM_OVER)).toMatchObject({ vm: 0, code: 'IMAGE', message: 'no guest can be reached' });
+    const noted = JSON.parse(readFileSync(file.statePath, 'utf8')).notes;
+    expect(noted.map(({ fate }: { fate: string }) => fate)).toEqual(['refused', 'open']);
+    await sleep(50);
+    expect(destination.status().phase).toBe('gathering');
+    destination.cancel();
+    expect((await destination.done).vms.map(({ reason }) => reason!.code)).toEqual(['IMAGE', 'CANCELLED']);
+  });
+
   test('while its source is away is refused when that is back, and by whoever comes later', async () => {
     const scene = await Scene.of(1);
     const { source, nodes, guest } = scene;
@@ -462,6 +502,26 @@ describe('a guest that was parked', () => {
     expect(other.asked).toEqual([]);
     expect(await (await scene.start(scene.parked())).done).toMatchObject({ outcome: 'completed', reason: null });
     scene.expectWhole();
+  });
+
+  test('and dies just before it runs waits at the nodes, for whoever comes', async () => {
+    const scene = await parked();
+    const { guest } = scene;
+    guest.ping = async () => {
+      const gone = new AbdmError('IMAGE', 'killed');
+      guest.onGone(gone);
+      throw gone;
+    };
+    const first = await scene.start(scene.parked());
+    expect(await first.done).toMatchObject({ outcome: 'paused-recoverable', reason: { code: 'IMAGE' } });
+    expect([guest.runs, scene.noted().fate]).toEqual([false, 'open']);
+    // Another place: nothing is known there, and nobody has it for good.
+    const place = new Place();
+    const other = new FakeGuest(PAGES);
+    const images = [{ name: 'a', statePath: `${place.path()}.abdm`, open: () => other.open() }];
+    const second = await place.start({ ...scene.parked(), images });
+    expect(await second.done).toMatchObject({ outcome: 'completed', reason: null });
+    scene.expectWhole(other);
   });
 
   test('is left to others by a destination that gives up before it runs', async () => {

@@ -209,6 +209,8 @@ export class MemoryGuest implements GuestSink {
 
   async load(_state: Uint8Array): Promise<void> {}
 
+  async ping(): Promise<void> {}
+
   async run(): Promise<void> {
     this.runs = true;
   }
@@ -262,6 +264,8 @@ export class Scene {
   readonly asked: { vm: number; pfns: number[] }[] = [];
   /** Somebody is there to be asked. */
   hasSource = true;
+  /** Why it is not waited for any more. */
+  readonly silent: AbdmError[] = [];
   readonly whole: number[] = [];
   readonly failed: { vm: number; error: AbdmError }[] = [];
   ending: Ending | null = null;
@@ -300,6 +304,7 @@ export class Scene {
         if (scene.hasSource) scene.asked.push({ vm, pfns: [...pfns] });
         return scene.hasSource;
       },
+      onSilent: (error) => scene.silent.push(error),
       onWhole: (vm) => scene.whole.push(vm),
       onVmFailed: (vm, error) => scene.failed.push({ vm, error }),
       onEnd: (ending) => {

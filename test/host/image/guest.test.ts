@@ -417,7 +417,9 @@ describe('a guest that vanishes', () => {
     const sink = await guest.sink();
     const said: Error[] = [];
     sink.onGone = (error) => said.push(error);
+    await sink.ping();
     await guest.abdm.stop('SIGKILL');
+    await expect(sink.ping()).rejects.toMatchObject({ code: 'IMAGE' });
     await expect.poll(() => said.length).toBe(1);
     const gone = expect.objectContaining({ code: 'IMAGE', message: expect.stringMatching(/gone/) });
     expect(said[0]).toEqual(gone);

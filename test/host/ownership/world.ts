@@ -6,7 +6,7 @@
 //   its guest   lives on when the process dies, and knows whether it has run; another one may take its place
 //   link        two queues. An end may notice a break late: until then it takes what was on its way, and what it sends is lost
 //   nodes       have the execution state, for whoever comes, from when the source has said that everything is there
-//   note        which guest is to run, written before it does, for whoever comes later
+//   note        which guest is to run, written before it does, for whoever comes later; taken back of one that is gone, and was not told to
 
 import type { Giving } from '#abdm/host/ownership/giving.js';
 import type { Taking } from '#abdm/host/ownership/taking.js';
@@ -60,6 +60,8 @@ export interface World {
     loads: { version: number; from: 'link' | 'past link' | 'nodes' }[];
     /** RUN has come, or the nodes have everything. */
     granted: boolean;
+    /** It is noted which guest is to run. */
+    noted: boolean;
     /** The guest is told to run. */
     begins: boolean;
     tookOver: boolean;
@@ -82,7 +84,7 @@ export function begin({ Giving, Taking }: Machines, left: Budget): World {
     giving: new Giving(),
     source: { alive: true, runs: true, link: 'down', version: 0, refused: false, registers: false },
     taking: new Taking(false),
-    destination: { alive: true, link: false, loads: [], granted: false, begins: false, tookOver: false },
+    destination: { alive: true, link: false, loads: [], granted: false, noted: false, begins: false, tookOver: false },
     guest: { id: 1, alive: true, version: 0, hasRun: false },
     note: null,
     nodes: null,
@@ -312,12 +314,20 @@ const destinationEvents: Event[] = [
     },
   },
   {
-    name: 'the destination begins it',
+    name: 'the destination notes which guest is to run',
     happen(world) {
       const { destination, taking, guest } = world;
-      if (!destination.alive || !destination.granted) return false;
-      taking.run();
+      if (!destination.alive || !destination.granted || destination.noted || taking.state !== 'loaded') return false;
       world.note = guest.id;
+      destination.noted = true;
+      return true;
+    },
+  },
+  {
+    name: 'the destination begins it',
+    happen({ destination, taking }) {
+      if (!destination.alive || !destination.granted || !destination.noted) return false;
+      taking.run();
       destination.begins = true;
       return true;
     },
@@ -366,7 +376,15 @@ const destinationEvents: Event[] = [
       if (!destination.alive || left.destinationDeaths === 0) return false;
       left.destinationDeaths--;
       destinationUnlinked(world);
-      world.destination = { alive: false, link: false, loads: [], granted: false, begins: false, tookOver: false };
+      world.destination = {
+        alive: false,
+        link: false,
+        loads: [],
+        granted: false,
+        noted: false,
+        begins: false,
+        tookOver: false,
+      };
       return true;
     },
   },
@@ -389,7 +407,11 @@ const destinationEvents: Event[] = [
       left.guestDeaths--;
       guest.alive = false;
       destination.loads = [];
-      if (destination.alive && taking.state !== 'running') refuse(world);
+      if (destination.alive && taking.state !== 'running') {
+        // It was not told to run, and is not any more.
+        if (destination.noted) world.note = null;
+        refuse(world);
+      }
       return true;
     },
   },

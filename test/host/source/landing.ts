@@ -44,6 +44,8 @@ export interface LandingOptions {
   gathers?: boolean;
   /** Takes no frames itself, but those that somebody waits for. */
   refusesFrames?: boolean;
+  /** VMs that it cannot open. */
+  refuses?: number[];
   id?: string;
 }
 
@@ -250,6 +252,7 @@ export class Landing implements PageSink {
       return guest ? { state, guest: id } : null;
     });
     channel.send(T.READY, 0, encodeJson({ vms }));
+    for (const vm of this.options.refuses ?? []) this.send(T.VM_OVER, { vm, code: 'IMAGE', message: 'not opened' });
   }
 
   #onRecords(body: Uint8Array): void {

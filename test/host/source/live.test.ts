@@ -256,7 +256,7 @@ describe('before RUN was said, it goes on at the source', () => {
     );
     const running = ejection.run();
     await until(() => landing.heard.includes('STATE 0'));
-    expect(ejection.cancel('enough')).toBe(true);
+    expect(ejection.cancel('enough')).toHaveLength(1);
     expect(await running).toMatchObject({ outcome: 'aborted', reason: { code: 'CANCELLED', message: 'enough' } });
     expect(guest.told).toEqual(['stop', 'resume']);
     expect(landing.heard).not.toContain('RUN 0');
@@ -340,7 +340,7 @@ describe('after RUN was said', () => {
     const running = ejection.run();
     await until(() => landing.merger?.isMerged(0, 40) && landing.arrivals[0]!.state === 'running');
     expect(ejection.committed).toBe(true);
-    expect(ejection.cancel()).toBe(false);
+    expect(ejection.cancel()).toEqual([]);
     await landing.close();
     const summary = await running;
     expect(summary).toMatchObject({ outcome: 'paused-recoverable', vms: [{ outcome: 'paused-recoverable' }] });
@@ -624,6 +624,23 @@ describe('a gang', () => {
     },
   );
 
+  test.each(['stop', 'post-copy'] as const)(
+    'one that cannot be opened there, in mode %s: it alone stays',
+    async (mode) => {
+      const { landing, guests, ejection } = await scene(
+        { guests: two, keepers: 2, landing: { refuses: [0] } },
+        { mode },
+      );
+      expect(await ejection.run()).toMatchObject({
+        vms: [{ outcome: 'aborted', reason: { message: /not opened/ } }, { outcome: 'completed' }],
+      });
+      expect(guests.map(({ told }) => told)).toEqual([[], ['stop', 'release']]);
+      expect(ejection.status().vms![0]).toMatchObject({ state: 'running', dirtyPages: 0 });
+      await landing.fetchAll();
+      landing.expectWhole(1, guests[1]!.memory);
+    },
+  );
+
   test('one that the destination does not want fails alone, and goes on here', async () => {
     const { landing, guests, ejection } = await scene(
       {
@@ -649,6 +666,35 @@ describe('a gang', () => {
     ]);
     landing.expectWhole(0, guests[0]!.memory);
   });
+
+  test.each([0, 2])(
+    'is cancelled when one of two runs there, %i nodes: that one arrives, the other stays',
+    async (keepers) => {
+      const onMessage = (type: MessageType, vm: number | null) => (type === T.STATE && vm === 1 ? false : undefined);
+      const { landing, guests, ejection } = await scene(
+        { guests: two, keepers, landing: { onMessage } },
+        { mode: 'post-copy', rateBytesPerS: 8e6 },
+      );
+      const running = ejection.run();
+      await until(() => landing.arrivals[0]?.state === 'running' && landing.heard.includes('STATE 1'));
+      expect(ejection.cancel('enough')).toEqual(['vm1']);
+      expect(await running).toMatchObject({
+        outcome: 'aborted',
+        reason: { code: 'CANCELLED' },
+        vms: [
+          { outcome: 'completed', reason: null },
+          { outcome: 'aborted', reason: { code: 'CANCELLED', message: 'enough' } },
+        ],
+      });
+      expect(landing.heard).toContain('VM_OVER 1');
+      expect(guests.map(({ told }) => told)).toEqual([
+        ['stop', 'release'],
+        ['stop', 'resume'],
+      ]);
+      await landing.fetchAll();
+      landing.expectWhole(0, guests[0]!.memory);
+    },
+  );
 
   test('a link that breaks when one of two runs there: that one is paused, the other goes on here', async () => {
     const { landing, guests, ejection } = await scene(
