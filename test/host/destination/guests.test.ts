@@ -507,7 +507,8 @@ describe('a guest that was parked', () => {
   test('and dies just before it runs waits at the nodes, for whoever comes', async () => {
     const scene = await parked();
     const { guest } = scene;
-    guest.ping = async () => {
+    guest.mayHaveRun = async () => false;
+    guest.run = async () => {
       const gone = new AbdmError('IMAGE', 'killed');
       guest.onGone(gone);
       throw gone;
