@@ -2,6 +2,7 @@
 // is not there yet. What is there says a bitmap beside the memory, which outlives this process.
 
 import { closeSync, readSync, writeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { bitmapFor, clearBit, hasBit, setAll, setBit } from '../guest/bits.js';
@@ -11,6 +12,9 @@ import type { LeftOver } from './filesink.js';
 import { misunderstood, openFile, readAll } from './guest.js';
 import { checkRange, errnoOf, type GuestSink, imageError, reasonOf } from './image.js';
 
+/** A process that was killed has let go of its socket by then. */
+const DYING_MS = 2_000;
+const LOOK_MS = 20;
 const ZEROS = new Uint8Array(64 * 1024);
 
 /**
@@ -221,14 +225,16 @@ class WaitingGuest implements GuestSink {
   }
 }
 
-/** Whether there is surely no process behind a guest's socket any more: a stopped one has it open still. */
+/** Whether there is surely no process behind a guest's socket any more: a stopped one has it open still, and one that dies for a moment. */
 async function isDead(socket: string): Promise<boolean> {
-  try {
-    (await GuestClient.open(socket)).close();
-    return false;
-  } catch (error) {
-    return errnoOf((error as AbdmError).cause) === 'ECONNREFUSED';
+  for (const by = performance.now() + DYING_MS; performance.now() < by; await sleep(LOOK_MS)) {
+    try {
+      (await GuestClient.open(socket)).close();
+    } catch (error) {
+      if (errnoOf((error as AbdmError).cause) === 'ECONNREFUSED') return true;
+    }
   }
+  return false;
 }
 
 function writeAll(description: string, file: number, memory: Uint8Array, offset: number, bytes: number, to: number) {

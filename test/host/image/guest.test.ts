@@ -418,7 +418,8 @@ describe('a guest that vanishes', () => {
     const running = expect(sink.run()).rejects.toMatchObject({ code: 'IMAGE' });
     // It will come to it when it goes on.
     expect(await sink.mayHaveRun()).toBe(true);
-    await to.abdm.stop('SIGKILL');
+    // Asked while it dies, too.
+    to.abdm.signal('SIGKILL');
     await running;
     expect(await sink.mayHaveRun()).toBe(false);
 
