@@ -4,8 +4,8 @@
 //   grant            RUN has come, or the nodes have everything: from now on it is ours, and never the source's again, unless we say that it will not run
 //   run              when it is loaded and granted; in mode stop only when every page is in place as well
 //
-// What is noted for the time after our death (state.ts) is noted before the guest is begun: a guest that has run is known as ours by whoever comes next. A guest
-// that was told to run, and is gone, may have run: so it is told only when it was there a moment before, and if it was not, what was noted is taken back.
+// What is noted for the time after our death (state.ts) is noted before the guest is begun: a guest that has run is known as ours by whoever comes next. Of a guest
+// that was told to run, and is gone, that is taken back if it has surely not run.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { GuestSink } from '../image/image.js';
@@ -23,7 +23,7 @@ export interface ArrivalOptions {
   permit(): Promise<boolean>;
   /** Before it is begun: whoever comes after us must know. */
   onBegin(): void;
-  /** It was not begun after all, and never will be here. */
+  /** It has not run after all, and never will. */
   onNotBegun(): void;
   /** It runs. */
   onRunning(): void;
@@ -155,12 +155,16 @@ export class Arrival {
       const { sink, permit, onBegin, onNotBegun, onRunning } = this.#options;
       if (!this.#isTurn || !(await permit()) || !this.#isTurn) return;
       onBegin();
-      const trouble = await sink.ping().catch(asAbdmError);
-      if (trouble || !this.#isTurn) onNotBegun();
-      if (trouble) throw trouble;
-      if (!this.#isTurn) return;
       this.taking.run();
-      await sink.run();
+      try {
+        await sink.run();
+      } catch (error) {
+        if (!(await sink.mayHaveRun())) {
+          this.taking.notRun();
+          onNotBegun();
+        }
+        throw error;
+      }
       this.taking.ran();
       onRunning();
       this.#hasBegun();

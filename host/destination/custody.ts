@@ -60,9 +60,10 @@ export class Custody {
     try {
       void this.#guests!.of(vm)?.close();
       this.#session!.failVm(vm, error);
-      if (this.failures.size === notes.state!.vms.length) onFailed(error);
-      else if (what !== 'source') this.giveBack(vm, error);
-      else if (this.#guests!.of(vm)?.refuse() ?? true) notes.changeVm(vm, { fate: 'refused' });
+      const isLast = this.failures.size === notes.state!.vms.length;
+      if (what !== 'source') this.giveBack(vm, error);
+      else if (!isLast && (this.#guests!.of(vm)?.refuse() ?? true)) notes.changeVm(vm, { fate: 'refused' });
+      if (isLast) onFailed(error);
     } catch (cause) {
       onFailed(asAbdmError(cause));
     }
@@ -81,10 +82,12 @@ export class Custody {
     const control = this.#options.control();
     if (!control?.isReady) return;
     const { notes } = this.#options;
-    const { nodes, frames } = notes.state!;
+    const { nodes, frames, mode } = notes.state!;
+    // In the other modes the nodes have its execution state before it is left to us, or may have.
+    const isKept = nodes.length > 0 && mode !== 'post-copy' && mode !== 'hybrid';
     if (notes.state!.notes[vm]!.fate === 'open') {
       // What nobody else keeps, the source keeps until it hears that it runs.
-      if (this.isOurs(vm) && (nodes.length > 0 || frames !== null)) return;
+      if (this.isOurs(vm) && (isKept || frames !== null)) return;
       const arrival = this.#guests!.of(vm);
       if (arrival && !arrival.refuse()) return;
       notes.changeVm(vm, { fate: 'refused' });

@@ -276,6 +276,7 @@ export class Guest {
 
   #go(): void {
     const operation = this.#operation;
+    this.#memory!.noteRun();
     this.#hasRun = true;
     this.#turn('running');
     this.#began = this.#told = { operation, atMs: nowMs() };

@@ -2,7 +2,8 @@
 // all that could stay behind; others of the same user reach it through /proc.
 //
 // At a guest that waits for its memory a second file has a bit for each page: whether it is there. It is written by `abdm merge`, always after the page's
-// bytes, and read by the guest before it touches the page: so a page that is there is there whole. The guest keeps both files when `abdm merge` dies.
+// bytes, and read by the guest before it touches the page: so a page that is there is there whole. The guest keeps both files when `abdm merge` dies. A byte
+// behind the bits is for the time after the guest's own death: it is 0 until the guest is about to run.
 
 import { randomBytes } from 'node:crypto';
 import { closeSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
@@ -36,7 +37,7 @@ export class GuestMemory {
     this.#isWhole = !isEmpty;
     if (!isEmpty) setAll(this.#known, this.pages);
     this.#file = makeFile(backing, bytes);
-    this.#presence = isEmpty ? makeFile(backing, this.#known.length) : -1;
+    this.#presence = isEmpty ? makeFile(backing, this.#known.length + 1) : -1;
   }
 
   /** Where others open it, while this process lives. */
@@ -69,6 +70,11 @@ export class GuestMemory {
     if (this.#presence < 0) return false;
     readSync(this.#presence, this.#known, pfn >>> 3, 1, pfn >>> 3);
     return hasBit(this.#known, pfn);
+  }
+
+  /** Its guest is about to run. */
+  noteRun(): void {
+    if (this.#presence >= 0) writeSync(this.#presence, Uint8Array.of(1), 0, 1, this.#known.length);
   }
 
   /** Every page is there, and stays. */

@@ -2,6 +2,7 @@
 // is not there yet. What is there says a bitmap beside the memory, which outlives this process.
 
 import { closeSync, readSync, writeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { bitmapFor, clearBit, hasBit, setAll, setBit } from '../guest/bits.js';
@@ -11,6 +12,9 @@ import type { LeftOver } from './filesink.js';
 import { misunderstood, openFile, readAll } from './guest.js';
 import { checkRange, errnoOf, type GuestSink, imageError, reasonOf } from './image.js';
 
+/** A process that was killed has let go of its socket by then. */
+const DYING_MS = 2_000;
+const LOOK_MS = 20;
 const ZEROS = new Uint8Array(64 * 1024);
 
 /**
@@ -25,7 +29,7 @@ export async function openWaitingGuest(socket: string, bytes: number, left?: Lef
     const early: number[] = [];
     client.onFault = (pfns) => early.push(...pfns);
     const { answer } = await client.request({ ask: 'sink', bytes, keep: left === 'keep' });
-    return new WaitingGuest(client, `guest ${socket}`, bytes, answer, early);
+    return new WaitingGuest(client, socket, bytes, answer, early);
   } catch (error) {
     client.close();
     throw misunderstood(socket, error);
@@ -40,6 +44,7 @@ class WaitingGuest implements GuestSink {
   readonly present: Uint8Array;
   readonly #pages: number;
   readonly #client: GuestClient;
+  readonly #socket: string;
   /** Pages that may be something else than zero. */
   readonly #written: Uint8Array;
   /** Pages that the guest waits for. */
@@ -54,8 +59,10 @@ class WaitingGuest implements GuestSink {
   #isWhole = false;
   #isClosed = false;
 
-  constructor(client: GuestClient, description: string, bytes: number, answer: JsonObject, early: readonly number[]) {
+  constructor(client: GuestClient, socket: string, bytes: number, answer: JsonObject, early: readonly number[]) {
+    const description = `guest ${socket}`;
     this.#client = client;
+    this.#socket = socket;
     this.description = description;
     this.guestId = need.string(answer, 'guest', 'the answer');
     this.hasRun = this.#runs = this.#isFrozen = need.boolean(answer, 'hasRun', 'the answer');
@@ -127,15 +134,18 @@ class WaitingGuest implements GuestSink {
     await this.#client.request({ ask: 'load' }, state);
   }
 
-  async ping(): Promise<void> {
-    await this.#client.request({ ask: 'status' });
-  }
-
   async run(): Promise<void> {
     this.#isFrozen = true;
     await this.#client.request({ ask: 'run' });
     this.#runs = true;
     this.#closeIfDone();
+  }
+
+  /** It notes that it runs before it does, and that outlives it; but one that is only stopped may come to it later. */
+  async mayHaveRun(): Promise<boolean> {
+    if (!(await isDead(this.#socket))) return true;
+    const noted = new Uint8Array(1);
+    return readSync(this.#presence, noted, 0, 1, this.present.length) !== 1 || noted[0] !== 0;
   }
 
   async commit(): Promise<void> {
@@ -213,6 +223,18 @@ class WaitingGuest implements GuestSink {
       throw new AbdmError('INTERNAL', `page ${page} of ${this.description}, which runs on it, was to be written again`);
     }
   }
+}
+
+/** Whether there is surely no process behind a guest's socket any more: a stopped one has it open still, and one that dies for a moment. */
+async function isDead(socket: string): Promise<boolean> {
+  for (const by = performance.now() + DYING_MS; performance.now() < by; await sleep(LOOK_MS)) {
+    try {
+      (await GuestClient.open(socket)).close();
+    } catch (error) {
+      if (errnoOf((error as AbdmError).cause) === 'ECONNREFUSED') return true;
+    }
+  }
+  return false;
 }
 
 function writeAll(description: string, file: number, memory: Uint8Array, offset: number, bytes: number, to: number) {

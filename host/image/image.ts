@@ -91,10 +91,10 @@ export interface GuestSink extends ImageSink {
   forget(pfn: number, pages: number): void;
   /** Takes the execution state: it could run now. May be called again, before `run`. */
   load(state: Uint8Array): Promise<void>;
-  /** Resolves if it is still there. */
-  ping(): Promise<void>;
   /** It runs. */
   run(): Promise<void>;
+  /** After a `run` that has failed: whether it may have run all the same, or still may. False only if that is certain. */
+  mayHaveRun(): Promise<boolean>;
 }
 
 /** Whether what an image becomes is a guest. */

@@ -2,7 +2,8 @@
 //
 //              STATE            RUN, or the nodes have everything
 //   waiting ----------> loaded ----------------------------------> running
-//      |                  |
+//      |                  | ^                                         |
+//      |                  | +-----------------------------------------+   it is gone, and has surely not run
 //      +------------------+-----> refused       we have told the source that it will never run here
 //
 // A destination may die, and the guest live on: what it says of itself is then the truth. And the guest may die: one that was to run may have run, so nobody
@@ -47,6 +48,12 @@ export class Taking {
   ran(): void {
     this.#turn(['running'], 'running');
     this.hasRun = true;
+  }
+
+  /** The guest is gone, and has surely not run though it was told to. */
+  notRun(): void {
+    if (this.hasRun) throw new Error('a VM that has run here cannot become loaded');
+    this.#turn(['running'], 'loaded');
   }
 
   /** Before the source is told. */

@@ -220,18 +220,15 @@ describe('a guest that fails', () => {
     expect(failures).toMatchObject([{ code: 'IMAGE', message: 'killed' }]);
   });
 
-  test('just before it is told to run: it has surely not run, and that is noted', async () => {
+  test('when it is told to run, and has surely not: that is noted', async () => {
     const { guest, arrival, failures } = arrive();
     await arrival.load(state('one'));
-    guest.ping = async () => {
-      const gone = new AbdmError('IMAGE', 'killed');
-      guest.onGone(gone);
-      throw gone;
-    };
+    guest.mayHaveRun = async () => false;
+    guest.refuse.run = broken;
     void arrival.run();
     await arrival.settled;
     expect(guest.asked).toEqual(['load one', 'noted', 'not begun']);
-    expect([arrival.isGone, failures.length > 0, arrival.refuse()]).toEqual([true, true, true]);
+    expect([failures, arrival.report.state, arrival.refuse()]).toEqual([[broken], 'loaded', true]);
   });
 
   test('while it is asked whether others may have it is not told to run', async () => {

@@ -427,6 +427,22 @@ describe('a guest that fails', () => {
     expect(other.asked).not.toContain('load state');
   });
 
+  test.each([0, 1])('when it is told to run, and has surely not, goes on at the source: %i nodes', async (keepers) => {
+    const scene = await Scene.of(keepers);
+    const { source, nodes, guest } = scene;
+    guest.mayHaveRun = async () => false;
+    guest.refuse.run = broken;
+    const destination = await scene.start();
+    await source.announce(destination, nodes, keepers === 0, 'post-copy');
+    scene.state();
+    await source.hears(LOADED);
+    scene.run();
+    expect(await source.hears(VM_OVER)).toMatchObject({ vm: 0, code: 'IMAGE', message: broken.message });
+    expect(await destination.done).toMatchObject({ outcome: 'aborted', reason: { code: 'IMAGE' } });
+    expect([destination.hasLost, destination.handedOver]).toEqual([false, false]);
+    expect(readdirSync(scene.place.dir)).toEqual([]);
+  });
+
   test('before it can be opened is refused alone, and the others come', async () => {
     const scene = await Scene.of(1);
     const { source, nodes } = scene;
@@ -507,7 +523,8 @@ describe('a guest that was parked', () => {
   test('and dies just before it runs waits at the nodes, for whoever comes', async () => {
     const scene = await parked();
     const { guest } = scene;
-    guest.ping = async () => {
+    guest.mayHaveRun = async () => false;
+    guest.run = async () => {
       const gone = new AbdmError('IMAGE', 'killed');
       guest.onGone(gone);
       throw gone;

@@ -209,7 +209,9 @@ export class MemoryGuest implements GuestSink {
 
   async load(_state: Uint8Array): Promise<void> {}
 
-  async ping(): Promise<void> {}
+  async mayHaveRun(): Promise<boolean> {
+    return true;
+  }
 
   async run(): Promise<void> {
     this.runs = true;

@@ -412,14 +412,29 @@ describe('a guest that vanishes', () => {
     await expect(guest.source()).rejects.toMatchObject({ code: 'IMAGE' });
   });
 
+  test('when it is told to run: it is known whether it has, once it is surely dead', async () => {
+    const { to, sink } = await halfMoved(() => true);
+    to.abdm.signal('SIGSTOP');
+    const running = expect(sink.run()).rejects.toMatchObject({ code: 'IMAGE' });
+    // It will come to it when it goes on.
+    expect(await sink.mayHaveRun()).toBe(true);
+    // Asked while it dies, too.
+    to.abdm.signal('SIGKILL');
+    await running;
+    expect(await sink.mayHaveRun()).toBe(false);
+
+    const other = await halfMoved(() => true);
+    await other.sink.run();
+    await other.to.abdm.stop('SIGKILL');
+    expect(await other.sink.mayHaveRun()).toBe(true);
+  });
+
   test('from under its sink: it is said once, and nothing is written any more', async () => {
     const guest = await GuestProcess.waiting();
     const sink = await guest.sink();
     const said: Error[] = [];
     sink.onGone = (error) => said.push(error);
-    await sink.ping();
     await guest.abdm.stop('SIGKILL');
-    await expect(sink.ping()).rejects.toMatchObject({ code: 'IMAGE' });
     await expect.poll(() => said.length).toBe(1);
     const gone = expect.objectContaining({ code: 'IMAGE', message: expect.stringMatching(/gone/) });
     expect(said[0]).toEqual(gone);

@@ -212,6 +212,19 @@ const mistakes: [string, Partial<Machines>, RegExp][] = [
     /may run/,
   ],
   [
+    'a destination that takes back what has run',
+    {
+      Taking: class extends Taking {
+        override ran(): void {
+          super.ran();
+          this.hasRun = false;
+          this.notRun();
+        }
+      },
+    },
+    /second time|may run|0 guests/,
+  ],
+  [
     'a destination that refuses what it is running',
     {
       Taking: class extends Taking {

@@ -172,14 +172,14 @@ const takings: Record<string, () => Taking> = {
 
 // `report`: what the source is told.
 const TAKING = `
-          loaded  run      ran      refuse   report
-waiting   loaded  !        !        refused  waiting
-loaded    .       running  !        refused  loaded
-begun     !       !        .        !        loaded
-running   !       !        .        !        running
-has run   !       !        .        !        running
-refused   !       !        !        .        waiting
-lost      !       !        !        .        waiting
+          loaded  run      ran      notRun   refuse   report
+waiting   loaded  !        !        !        refused  waiting
+loaded    .       running  !        !        refused  loaded
+begun     !       !        .        loaded   !        loaded
+running   !       !        .        !        !        running
+has run   !       !        .        !        !        running
+refused   !       !        !        !        .        waiting
+lost      !       !        !        !        .        waiting
 `;
 
 describe('at the destination, a VM that is', () => {
@@ -188,7 +188,7 @@ describe('at the destination, a VM that is', () => {
   test('in any state is in the table, with every word', () => {
     expect(cells.map(({ from, word }) => `${from}: ${word}`)).toEqual(
       Object.keys(takings).flatMap((from) =>
-        ['loaded', 'run', 'ran', 'refuse', 'report'].map((word) => `${from}: ${word}`),
+        ['loaded', 'run', 'ran', 'notRun', 'refuse', 'report'].map((word) => `${from}: ${word}`),
       ),
     );
   });
@@ -198,7 +198,7 @@ describe('at the destination, a VM that is', () => {
     const before = taking.state;
     if (word === 'report') expect(taking.report).toBe(to);
     else {
-      const say = () => taking[word as 'loaded' | 'run' | 'ran' | 'refuse']();
+      const say = () => taking[word as 'loaded' | 'run' | 'ran' | 'notRun' | 'refuse']();
       if (to === '!') expect(say).toThrow(/cannot become/);
       else say();
       expect(taking.state).toBe(to === '.' || to === '!' ? before : to);

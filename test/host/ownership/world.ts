@@ -6,7 +6,7 @@
 //   its guest   lives on when the process dies, and knows whether it has run; another one may take its place
 //   link        two queues. An end may notice a break late: until then it takes what was on its way, and what it sends is lost
 //   nodes       have the execution state, for whoever comes, from when the source has said that everything is there
-//   note        which guest is to run, written before it does, for whoever comes later; taken back of one that is gone, and was not told to
+//   note        which guest is to run, written before it does, for whoever comes later; taken back if it is gone, and has surely not run
 
 import type { Giving } from '#abdm/host/ownership/giving.js';
 import type { Taking } from '#abdm/host/ownership/taking.js';
@@ -60,8 +60,6 @@ export interface World {
     loads: { version: number; from: 'link' | 'past link' | 'nodes' }[];
     /** RUN has come, or the nodes have everything. */
     granted: boolean;
-    /** It is noted which guest is to run. */
-    noted: boolean;
     /** The guest is told to run. */
     begins: boolean;
     tookOver: boolean;
@@ -84,7 +82,7 @@ export function begin({ Giving, Taking }: Machines, left: Budget): World {
     giving: new Giving(),
     source: { alive: true, runs: true, link: 'down', version: 0, refused: false, registers: false },
     taking: new Taking(false),
-    destination: { alive: true, link: false, loads: [], granted: false, noted: false, begins: false, tookOver: false },
+    destination: { alive: true, link: false, loads: [], granted: false, begins: false, tookOver: false },
     guest: { id: 1, alive: true, version: 0, hasRun: false },
     note: null,
     nodes: null,
@@ -314,20 +312,12 @@ const destinationEvents: Event[] = [
     },
   },
   {
-    name: 'the destination notes which guest is to run',
+    name: 'the destination begins it',
     happen(world) {
       const { destination, taking, guest } = world;
-      if (!destination.alive || !destination.granted || destination.noted || taking.state !== 'loaded') return false;
-      world.note = guest.id;
-      destination.noted = true;
-      return true;
-    },
-  },
-  {
-    name: 'the destination begins it',
-    happen({ destination, taking }) {
-      if (!destination.alive || !destination.granted || !destination.noted) return false;
+      if (!destination.alive || !destination.granted) return false;
       taking.run();
+      world.note = guest.id;
       destination.begins = true;
       return true;
     },
@@ -376,15 +366,7 @@ const destinationEvents: Event[] = [
       if (!destination.alive || left.destinationDeaths === 0) return false;
       left.destinationDeaths--;
       destinationUnlinked(world);
-      world.destination = {
-        alive: false,
-        link: false,
-        loads: [],
-        granted: false,
-        noted: false,
-        begins: false,
-        tookOver: false,
-      };
+      world.destination = { alive: false, link: false, loads: [], granted: false, begins: false, tookOver: false };
       return true;
     },
   },
@@ -407,11 +389,13 @@ const destinationEvents: Event[] = [
       left.guestDeaths--;
       guest.alive = false;
       destination.loads = [];
-      if (destination.alive && taking.state !== 'running') {
-        // It was not told to run, and is not any more.
-        if (destination.noted) world.note = null;
-        refuse(world);
+      if (!destination.alive) return true;
+      if (destination.begins) {
+        destination.begins = false;
+        taking.notRun();
+        world.note = null;
       }
+      if (taking.state !== 'running') refuse(world);
       return true;
     },
   },
