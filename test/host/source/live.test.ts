@@ -114,7 +114,11 @@ test('what is on its way when it stops is waited for: an older version does not 
     { guests: [{ pages: 1024, kinds: ['random'], writesPerS: 4000, workingSet: 300 }], landing: { mergeMs: 80 } },
     { mode: 'hybrid', rounds: 2, rateBytesPerS: 40e6 },
   );
-  expect(await ejection.run()).toMatchObject({ outcome: 'completed', vms: [{ dirtySyncCount: 4 }] });
+  const { outcome, vms } = await ejection.run();
+  expect(outcome).toBe('completed');
+  // At first, after each round, and when it has stopped; a round asks once more if it had to wait for what was on its way.
+  expect(vms[0]!.dirtySyncCount).toBeGreaterThanOrEqual(4);
+  expect(vms[0]!.dirtySyncCount).toBeLessThanOrEqual(6);
   expect([...landing.records.values()].some(({ state }) => state === 'coming')).toBe(true);
   landing.expectWhole(0, guest.memory);
 });
