@@ -50,14 +50,24 @@ export { openProcess, type ProcessOptions, ProcessSource } from './image/process
 export { DeviceReader } from './mam/device-reader.js';
 export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './mam/device-writer.js';
 
-// The nodes that keep frames, seen by their client. MamNode is one of them: put, get, drop. Implement FrameKeeper to keep frames elsewhere. NodeIndex
+// The nodes that keep frames, seen by their client. MamNode is one of them. Implement FrameKeeper to keep frames elsewhere, and add a driver for it. NodeIndex
 // knows which nodes there are, from what they announce.
 
 export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
 export type { VmShape } from './mam/catalog.js';
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
-export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
-export { type ClaimOptions, type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
+export { addDriver, type Driver } from './mam/dial.js';
+export {
+  type ClaimOptions,
+  type FrameKeeper,
+  type Gone,
+  isSurelyGone,
+  type KeeperOptions,
+  type NodeRef,
+  type PutOptions,
+  type PutResult,
+} from './mam/keeper.js';
+export { MamNode } from './mam/node.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 

@@ -10,7 +10,7 @@ import { encodeManifest, MANIFEST_ID, type Manifest } from './catalog.js';
 import type { NodeRef } from './keeper.js';
 import type { Mam } from './mam.js';
 import type { Member } from './member.js';
-import { peerCode } from './node.js';
+import { peerCode } from './keeper.js';
 import { Sealer } from './seal.js';
 
 export interface RegistrarOptions {

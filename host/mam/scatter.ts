@@ -17,11 +17,12 @@ import { FRAME_PAGES, frameBound } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Manifest } from './catalog.js';
 import { type Chain, Courier, type Straight } from './courier.js';
+import { dial } from './dial.js';
 import type { NodeIndex } from './index.js';
 import { type Kept, Ledger } from './ledger.js';
+import type { KeeperOptions } from './keeper.js';
 import { Mam } from './mam.js';
 import type { Member } from './member.js';
-import { MamNode, type NodeOptions } from './node.js';
 import type { Dial } from './place.js';
 import { Recorder } from './recorder.js';
 import { Registrar } from './registrar.js';
@@ -50,7 +51,7 @@ export interface Frame extends Block {
   readonly meta: Uint8Array | undefined;
 }
 
-export interface ScatterOptions extends Pick<NodeOptions, 'migration' | 'security'> {
+export interface ScatterOptions extends Pick<KeeperOptions, 'migration' | 'security'> {
   /** The migration's secret. */
   readonly key: Uint8Array;
   /** Which nodes there are; null: the destination alone. */
@@ -421,10 +422,11 @@ export class Scatter {
   }
 
   #dial(role: 'source' | 'frames' | 'urgent', answerMs: number | undefined): Dial {
-    const { migration, security } = this.#options;
+    const { migration, security, manifest } = this.#options;
     return (address, onState, signal) => {
-      return MamNode.connect(address, {
+      return dial(address, {
         migration,
+        replicas: manifest.replicas,
         role,
         onState,
         signal,
