@@ -4,8 +4,8 @@
 export type Added = 'stored' | 'exists' | 'full';
 
 /**
- * A connection to a store. Everything is asked anew by itself when the connection breaks, and fails (PEER_GONE) only when `onDown` was called, or after
- * `close`. Where more than one copy is asked for, 'stored' says that all have it.
+ * A connection to a store. Everything is asked anew by itself when the connection breaks, and fails with PEER_GONE only after `close`.
+ * What the store refuses fails with NO_ROOM, UNAUTHENTICATED or PEER_ABORTED. Where more than one copy is asked for, 'stored' says that all have it.
  */
 export interface Engine {
   /** Copies that it makes of each value by itself, and confirms. */
@@ -41,6 +41,6 @@ export interface EngineOptions {
   readonly copies: number;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
-  /** The connection broke, or stands again. */
-  readonly onOpen: (open: boolean) => void;
+  /** The connection broke, and why; or stands again. */
+  readonly onOpen: (open: boolean, why?: string) => void;
 }

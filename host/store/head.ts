@@ -43,8 +43,7 @@ export class HeadRecord {
 
   /** How long what is there stays when nobody renews it. */
   get ttlMs(): number {
-    const { leaseMs, registration } = this.value;
-    return registration?.complete ? leaseMs : Math.min(leaseMs, GATHERING_MS);
+    return ttlOf(this.value);
   }
 
   /** There may be blocks with this id from now on. */
@@ -72,25 +71,30 @@ export class HeadRecord {
     return changed;
   }
 
+  /** It is gone, unless somebody has changed it. */
+  async remove(): Promise<void> {
+    await this.#engine.swap(this.#key, this.#raw, null, 0);
+  }
+
   async #change(next: (head: Head) => Head): Promise<void> {
     for (let left = TRIES; left > 0; left--) {
       const before = this.value;
       const value = next(before);
       if (value === before) return;
       const raw = encodeHead(value);
-      // What is written once more is in the store as it is in `raw`.
-      const old = this.#raw;
-      this.value = value;
-      const swapped = await this.#engine.swap(this.#key, old, raw, this.ttlMs);
-      if (swapped) {
+      if (await this.#engine.swap(this.#key, this.#raw, raw, ttlOf(value))) {
         this.#raw = raw;
+        this.value = value;
         return;
       }
-      this.value = before;
       await this.refresh();
     }
     throw new AbdmError('PEER_UNREACHABLE', 'others change what the store says of this migration all the time');
   }
+}
+
+function ttlOf({ leaseMs, registration }: Head): number {
+  return registration?.complete ? leaseMs : Math.min(leaseMs, GATHERING_MS);
 }
 
 /** What was there is surely not there any more. */

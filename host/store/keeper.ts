@@ -12,7 +12,7 @@
 //   without the migration's head      it was dropped, emptied, or lost what it had: it is gone, and its blocks with it
 //   without a block that it had       likewise
 
-import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import { AbdmError, type AbdmErrorCode, asAbdmError } from '../../bindings/errors.js';
 import type { Claimed, Registration } from '../mam/bodies.js';
 import {
   type ClaimOptions,
@@ -41,8 +41,12 @@ const HERE_MS = 10_000;
 const KEYS_AT_ONCE = 512;
 /** How long a last word may take. */
 const LAST_MS = 1_000;
+/** How long what is left of a migration may take to be removed. */
+const CLEAN_MS = 30_000;
 const SOURCE_CHOSE = 'the destination that its source chose';
 const HERE = new Uint8Array([1]);
+/** It answers, and does not do what it is asked for. */
+const REFUSALS: ReadonlySet<AbdmErrorCode> = new Set(['NO_ROOM', 'PEER_ABORTED', 'UNAUTHENTICATED']);
 
 export class StoreKeeper implements FrameKeeper {
   readonly address: string;
@@ -79,7 +83,7 @@ export class StoreKeeper implements FrameKeeper {
   ): Promise<StoreKeeper> {
     const { replicas = 1, timeoutMs = TIMEOUT_MS, signal } = options;
     const keeper = new StoreKeeper(address, options);
-    keeper.#engine = await open({ copies: replicas, timeoutMs, signal, onOpen: (open) => keeper.#onOpen(open) });
+    keeper.#engine = await open({ copies: replicas, timeoutMs, signal, onOpen: (open, why) => keeper.#onOpen(open, why) });
     try {
       await within(timeoutMs, `${address} has not answered`, keeper.#begin());
     } catch (error) {
@@ -126,7 +130,7 @@ export class StoreKeeper implements FrameKeeper {
   async get(id: number, into: Uint8Array, { deadlineMs }: { deadlineMs?: number } = {}): Promise<number> {
     this.#requireOpen();
     const late = new AbortController();
-    const reading = this.#engine.read(this.#keys.block(id), into, late.signal);
+    const reading = this.#engine.read(this.#block(id), into, late.signal);
     try {
       const bytes = await within(deadlineMs, `${this.address} has not sent ${id}`, reading);
       if (bytes !== null) return bytes;
@@ -157,11 +161,11 @@ export class StoreKeeper implements FrameKeeper {
       await enterNames(this.#engine, migration, vms, complete ? leaseMs : this.#head.ttlMs);
       if (complete) await Promise.allSettled(this.#puts.values());
       // What it says is whole stays for as long as its lease, to the last block, before anybody is told.
-      if (complete && !this.#head.value.registration?.complete) await this.#touchAll(leaseMs);
+      if (complete) await this.#touchAll(leaseMs);
       await this.#head.change((head) => {
         return { ...head, leaseMs, registration: { ...registration, complete: isComplete(head, complete) } };
       });
-      await renewNames(this.#engine, vms, this.#head.ttlMs);
+      await renewNames(this.#engine, migration, vms, this.#head.ttlMs);
       if (token !== null) await this.#claim.ask(token, SOURCE_CHOSE);
     } catch (cause) {
       throw this.#judge(cause);
@@ -185,6 +189,7 @@ export class StoreKeeper implements FrameKeeper {
       await this.#refresh();
       await this.#head.change((head) => ({ ...head, leaseMs }));
       await this.#touchAll(this.#head.ttlMs);
+      this.#beat();
       return { expiresInMs: this.#head.ttlMs };
     };
     return within(deadlineMs, `${this.address} has not lengthened the lease`, lengthened());
@@ -206,7 +211,7 @@ export class StoreKeeper implements FrameKeeper {
     if (this.#ended) return;
     const isSource = this.open && this.#options.role === 'source';
     this.#stop();
-    const said = isSource ? this.#engine.remove([this.#keys.source]) : Promise.resolve();
+    const said: Promise<unknown> = isSource ? this.#engine.remove([this.#keys.source]) : Promise.resolve();
     const close = () => this.#engine.close();
     within(LAST_MS, '', said).then(close, close);
   }
@@ -234,7 +239,7 @@ export class StoreKeeper implements FrameKeeper {
     const { address } = this;
     try {
       await this.#head.reach(id);
-      const added = await this.#engine.add(this.#keys.block(id), block, this.#head.ttlMs);
+      const added = await this.#engine.add(this.#block(id), block, this.#head.ttlMs);
       if (added === 'full') {
         this.freeBytes = 0;
         const message = `no room for ${block.byteLength} bytes: the store is full`;
@@ -247,8 +252,8 @@ export class StoreKeeper implements FrameKeeper {
       return { stored: true, freeBytes: Array.from({ length: this.copies }, () => this.freeBytes) };
     } catch (cause) {
       const error = this.#judge(cause);
-      if (error.code !== 'NO_ROOM') throw error;
-      return { stored: false, code: 'NO_ROOM', message: error.message, node: address };
+      if (!REFUSALS.has(error.code)) throw error;
+      return { stored: false, code: error.code, message: error.message, node: address };
     }
   }
 
@@ -286,12 +291,14 @@ export class StoreKeeper implements FrameKeeper {
     await this.#engine.touch([this.#keys.head], ttlMs);
     await this.#claim.renewForGood();
     const { registration } = this.#head.value;
-    if (registration) await renewNames(this.#engine, registration.vms, ttlMs);
+    if (registration) await renewNames(this.#engine, this.#options.migration, registration.vms, ttlMs);
   }
 
   /** Now and then: says that somebody is here, and that what is here is still wanted. */
   #beat(): void {
     const { ttlMs } = this.#head;
+    clearTimeout(this.#beating);
+    if (this.#ended || this.#gone) return;
     this.#beating = setTimeout(
       async () => {
         try {
@@ -299,7 +306,7 @@ export class StoreKeeper implements FrameKeeper {
         } catch (error) {
           this.#judge(error);
         }
-        if (!this.#ended && !this.#gone) this.#beat();
+        this.#beat();
       },
       Math.min(BEAT_MS, ttlMs / 4),
     );
@@ -322,13 +329,13 @@ export class StoreKeeper implements FrameKeeper {
     await this.#engine.add(source, HERE, HERE_MS);
   }
 
-  #onOpen(open: boolean): void {
+  #onOpen(open: boolean, why?: string): void {
     if (this.#ended || this.#gone || this.#connected === open) return;
     this.#connected = open;
     clearTimeout(this.#away);
     if (open) void this.#look();
     else {
-      const error = new AbdmError('PEER_GONE', `${this.address} cannot be reached any more`);
+      const error = new AbdmError('PEER_GONE', `${this.address} cannot be reached any more${why ? `: ${why}` : ''}`);
       this.#away = setTimeout(() => this.#lose(error), AWAY_MS);
     }
     this.#options.onState?.(this);
@@ -353,9 +360,21 @@ export class StoreKeeper implements FrameKeeper {
 
   #lose(error: AbdmError): void {
     if (this.#gone || this.#ended) return;
-    this.#gone = { error, surely: isSurelyGone(error) };
-    this.abandon();
+    const surely = isSurelyGone(error);
+    this.#gone = { error, surely };
+    if (surely && this.#options.role === 'source') {
+      this.#stop();
+      const close = () => this.#engine.close();
+      within(CLEAN_MS, '', this.#cleanUp()).then(close, close);
+    } else this.abandon();
     this.#options.onState?.(this);
+  }
+
+  /** What is left of it is of no use to anybody: whoever puts it again does so under another id. */
+  async #cleanUp(): Promise<void> {
+    await Promise.allSettled(this.#puts.values());
+    await this.#head.remove();
+    for (const ids of chunks([...this.#stored])) await this.#engine.remove(this.#blocks(ids));
   }
 
   #stop(): void {
@@ -396,7 +415,11 @@ export class StoreKeeper implements FrameKeeper {
   }
 
   #blocks(ids: readonly number[]): string[] {
-    return ids.map((id) => this.#keys.block(id));
+    return ids.map((id) => this.#block(id));
+  }
+
+  #block(id: number): string {
+    return this.#keys.block(this.id, id);
   }
 }
 

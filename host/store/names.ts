@@ -61,10 +61,12 @@ export async function leaveNames(engine: Engine, migration: string, names: Regis
   for (const name of names) await change(engine, name, 0, (known) => known.filter((one) => one !== migration));
 }
 
-/** The names stay for so long at least: others may have the same ones, and stay longer. */
-export async function renewNames(engine: Engine, names: Registration['vms'], ttlMs: number): Promise<void> {
-  for (const key of names.map(nameKey)) {
-    if ((await engine.ttlMs(key)) < ttlMs) await engine.touch([key], ttlMs);
+/** The names stay for so long; those that others have too, at least. */
+export async function renewNames(engine: Engine, migration: string, names: Registration['vms'], ttlMs: number) {
+  for (const name of names) {
+    const isAlone = (await migrationsOf(engine, name)).every((one) => one === migration);
+    const key = nameKey(name);
+    if (isAlone || (await engine.ttlMs(key)) < ttlMs) await engine.touch([key], ttlMs);
   }
 }
 

@@ -4,7 +4,7 @@
 //   abdm:{migration}:head       JSON: which keeper this is, how long it stays, up to which number there are blocks, and what the source registered
 //   abdm:{migration}:source     a source is connected: expires soon after it is not
 //   abdm:{migration}:claim      JSON: who has it
-//   abdm:{migration}:{id}       a block
+//   abdm:{migration}:{keeper}:{id}   a block; `keeper` is half of the head's id, so that what is left of one that was lost is nobody else's
 //   abdm:vm:{hash of a name}    JSON: migrations of a VM of that name
 //
 // The head says of each range of ids below which there may be blocks, rounded up, so that it is written seldom.
@@ -21,7 +21,7 @@ const MAX_MIGRATIONS = 100;
 /** Ids of one execution state. */
 const STATE_IDS = 2 ** 16;
 /** No migration has more blocks in one range. */
-const MAX_RANGE = 2 ** 40;
+const MAX_RANGE = 2 ** 32;
 
 /** What a migration is at this store. */
 export interface Head {
@@ -56,8 +56,8 @@ export class Keys {
     this.claim = `${this.#prefix}claim`;
   }
 
-  block(id: number): string {
-    return this.#prefix + id;
+  block(keeper: string, id: number): string {
+    return `${this.#prefix}${keeper.slice(0, 16)}:${id}`;
   }
 }
 
