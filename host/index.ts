@@ -55,8 +55,8 @@ export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './ma
 
 export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
 export type { VmShape } from './mam/catalog.js';
-export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export { addDriver, type Driver } from './mam/dial.js';
+export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export {
   type ClaimOptions,
   type FrameKeeper,
@@ -68,6 +68,12 @@ export {
   type PutResult,
 } from './mam/keeper.js';
 export { MamNode } from './mam/node.js';
+
+// Stores that people already run keep frames too (docs/stores.md): an engine for another one, the keeper that stands on it, and the checks that every
+// FrameKeeper has to pass.
+
+export { type Check, CONFORMANCE, type Conforming } from './store/conformance.js';
+export { type Added, driverOf, type Engine, type EngineOptions, parseStore, StoreKeeper } from './store/index.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 

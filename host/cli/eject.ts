@@ -14,7 +14,7 @@ import { defaultVmKey, parseImages } from './images.js';
 import { createKeyFile } from './keys.js';
 import type { Output } from './output.js';
 import { Meter } from './progress.js';
-import { type ClusterFlags, openSecurity } from './security.js';
+import { type ClusterFlags, namedKeepers, openSecurity } from './security.js';
 import { formatMs } from './sizes.js';
 
 export interface EjectFlags extends ClusterFlags {
@@ -74,7 +74,7 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     }
     const leaving = new Ejection({
       vms,
-      intermediates: direct ? [] : (flags.intermediates ?? 'announced'),
+      intermediates: direct ? [] : (namedKeepers(flags) ?? 'announced'),
       direct,
       replicas,
       compress,
@@ -119,11 +119,12 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
 }
 
 /** What no single option can check. @throws {AbdmError} USAGE. */
-function checkFlags({ to, park, direct, intermediates, lease, vmKey }: EjectFlags): void {
+function checkFlags({ to, park, direct, intermediates, store, lease, vmKey }: EjectFlags): void {
   const wrong = (text: string) => new AbdmError('USAGE', text);
   if (!to === !park) throw wrong('say where to: --to HOST:PORT, or --park to leave now and be taken in later');
   if (!park && (lease ?? vmKey) !== undefined) throw wrong('--lease and --vm-key are for --park');
   if (direct && park) throw wrong('--direct needs a destination: it cannot go with --park');
+  if (direct && store) throw wrong('--direct goes without stores: it cannot go with --store');
   if (direct && intermediates) throw wrong('--direct goes without nodes: it cannot go with --intermediates');
 }
 

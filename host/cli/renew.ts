@@ -2,12 +2,12 @@
 
 import { AbdmError } from '../../bindings/errors.js';
 import type { FoundMigration } from '../mam/bodies.js';
-import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import { dial, lookUpAt } from '../mam/dial.js';
+import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
 import type { Security } from '../wire/security.js';
 import { EXIT } from './exit.js';
 import type { Output } from './output.js';
-import { type ClusterFlags, openSecurity } from './security.js';
+import { type ClusterFlags, namedKeepers, openSecurity } from './security.js';
 import { formatMs } from './sizes.js';
 
 export interface RenewFlags extends ClusterFlags {
@@ -22,7 +22,7 @@ interface Holder {
 
 export async function renew(output: Output, name: string, flags: RenewFlags): Promise<number> {
   const security = openSecurity(output, flags);
-  const addresses = flags.intermediates ?? (await announced(security, flags.announcements));
+  const addresses = namedKeepers(flags) ?? (await announced(security, flags.announcements));
   const unreached: AbdmError[] = [];
   const holders = await lookUp(addresses, name, security, unreached);
   const migration = theMigration(name, holders, unreached);

@@ -6,6 +6,7 @@
 
 import { AbdmError } from '../../bindings/errors.js';
 import { Placement } from '../../bindings/placement.js';
+import { storeScheme } from '../wire/address.js';
 import type { NodeIndex } from './index.js';
 import type { Member } from './member.js';
 import { type Dial, Place, type PlaceEvents } from './place.js';
@@ -106,7 +107,10 @@ export class Mam {
       signal.throwIfAborted();
       const now = performance.now();
       const places = [...this.#places.values()];
-      const refused = places.find(({ trouble }) => trouble?.code === 'USAGE');
+      const refused = places.find(({ address, trouble }) => {
+        const isLogin = trouble?.code === 'UNAUTHENTICATED' && storeScheme(address) !== null;
+        return isLogin || trouble?.code === 'USAGE';
+      });
       if (refused) throw refused.trouble!;
       const up = places.flatMap(({ up, member }) => (up ? [member!.node] : []));
       const holders = (chains: boolean) =>

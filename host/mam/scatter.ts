@@ -19,8 +19,8 @@ import type { Manifest } from './catalog.js';
 import { type Chain, Courier, type Straight } from './courier.js';
 import { dial } from './dial.js';
 import type { NodeIndex } from './index.js';
-import { type Kept, Ledger } from './ledger.js';
 import type { KeeperOptions } from './keeper.js';
+import { type Kept, Ledger } from './ledger.js';
 import { Mam } from './mam.js';
 import type { Member } from './member.js';
 import type { Dial } from './place.js';
@@ -137,7 +137,21 @@ export class Scatter {
   /** Resolves when enough nodes are there and know what is coming. @throws {AbdmError} NO_ROOM, USAGE; what aborts `signal`. */
   async ready(signal: AbortSignal): Promise<void> {
     await this.#mam.ready(signal);
+    this.#checkRoom();
     await this.#registrar?.begin();
+  }
+
+  /** A store that is filled to the brim fails whoever else uses it: where there is nobody but stores, they have room for all. @throws {AbdmError} NO_ROOM. */
+  #checkRoom(): void {
+    const { members } = this.#mam;
+    if (members.length === 0 || members.some(({ node }) => node.chains)) return;
+    const { vms, replicas } = this.#options.manifest;
+    const bytes = vms.reduce((sum, vm) => sum + vm.bytes, 0) * replicas;
+    const room = members.reduce((sum, { freeBytes, node }) => sum + freeBytes * node.copies, 0);
+    if (room >= bytes) return;
+    const text = `the stores have room for ${room} bytes, and ${replicas} copies of this may take ${bytes}`;
+    const hint = 'raise maxmemory of Valkey or Redis, -m of memcached, or add a store or intermediates';
+    throw new AbdmError('NO_ROOM', `${text}: ${hint} (${this.#mam.describe()})`);
   }
 
   /** The destination takes frames too from now on, at `address`. */

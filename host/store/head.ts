@@ -37,7 +37,8 @@ export class HeadRecord {
       if (added === 'full') throw new AbdmError('NO_ROOM', 'the store is full');
     }
     const raw = await engine.get(keys.head);
-    if (raw === null) throw forgotten('the store has nothing of this migration: it was dropped, has expired or was lost');
+    if (raw === null)
+      throw forgotten('the store has nothing of this migration: it was dropped, has expired or was lost');
     return new HeadRecord(engine, keys.head, raw);
   }
 
@@ -57,7 +58,8 @@ export class HeadRecord {
   /** Reads it anew. @throws {AbdmError} PEER_GONE, surely, if it is not there any more. */
   async refresh(): Promise<void> {
     const raw = await this.#engine.get(this.#key);
-    if (raw === null) throw forgotten('the store has nothing of this migration any more: it was dropped, or has expired');
+    if (raw === null)
+      throw forgotten('the store has nothing of this migration any more: it was dropped, or has expired');
     const value = decodeHead(raw);
     if (value.id !== this.value.id) throw forgotten('the store was emptied, and is used for this migration anew');
     this.#raw = raw;

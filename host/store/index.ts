@@ -6,7 +6,7 @@
 import { addDriver, type Driver } from '../mam/dial.js';
 import { checkReach } from '../wire/connect.js';
 import { OPEN } from '../wire/security.js';
-import { type StoreAddress, SCHEMES, storeAddress } from './address.js';
+import { SCHEMES, type StoreAddress, storeAddress } from './address.js';
 import type { Engine, EngineOptions } from './engine.js';
 import { StoreKeeper } from './keeper.js';
 import { lookUpName } from './names.js';

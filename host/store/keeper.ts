@@ -83,7 +83,12 @@ export class StoreKeeper implements FrameKeeper {
   ): Promise<StoreKeeper> {
     const { replicas = 1, timeoutMs = TIMEOUT_MS, signal } = options;
     const keeper = new StoreKeeper(address, options);
-    keeper.#engine = await open({ copies: replicas, timeoutMs, signal, onOpen: (open, why) => keeper.#onOpen(open, why) });
+    keeper.#engine = await open({
+      copies: replicas,
+      timeoutMs,
+      signal,
+      onOpen: (open, why) => keeper.#onOpen(open, why),
+    });
     try {
       await within(timeoutMs, `${address} has not answered`, keeper.#begin());
     } catch (error) {

@@ -63,7 +63,7 @@ export class Servers {
     execFileSync('redis-cli', ['--cluster', 'create', ...addresses, '--cluster-replicas', '1', '--cluster-yes']);
     for (;;) {
       const infos = servers.map(({ port }) => cli(port, 'INFO', 'replication'));
-      const primaries = infos.filter((info) => /role:master[^]*connected_slaves:1/.test(info));
+      const primaries = infos.filter((info) => /role:master[\s\S]*connected_slaves:1/.test(info));
       const ok = servers.every(({ port }) => /cluster_state:ok/.test(cli(port, 'CLUSTER', 'INFO')));
       if (primaries.length === 3 && ok) break;
       await sleep(100);
