@@ -42,6 +42,8 @@ export interface FrameKeeper extends NodeRef {
   release(token: string, by: string, deadlineMs?: number): Promise<Claimed>;
   /** The migration stays for so long after its last connection. */
   lease(leaseMs: number, deadlineMs?: number): Promise<{ expiresInMs: number }>;
+  /** Before anything is final: one that finds that it does not have any more what it said that it has is gone from then on. */
+  verify(): Promise<void>;
   /** Whether it answers within this. */
   ping(timeoutMs: number): Promise<boolean>;
   /** Everything of this migration is forgotten; says what that was, as far as it knows. */

@@ -234,6 +234,9 @@ export class MamNode implements FrameKeeper {
     });
   }
 
+  /** A node has what it has for as long as it is the same. */
+  async verify(): Promise<void> {}
+
   /** Whether it answers within this. */
   ping(timeoutMs: number): Promise<boolean> {
     const answer = MessageType.PONG;

@@ -254,6 +254,9 @@ export class Scatter {
     for (;;) {
       await this.settle(signal);
       if (!this.#registrar) return;
+      // Who may have forgotten something says so before there is no way back.
+      await Promise.all(this.#mam.members.map(({ node }) => node.verify()));
+      if (!this.#isSettled) continue;
       onCommit();
       await this.#registrar.complete(this.ledger.size);
       // A node that did not answer to that was gone already, perhaps with frames that nobody else has.

@@ -59,6 +59,8 @@ export class StoreKeeper implements FrameKeeper {
   #head!: HeadRecord;
   #claim!: StoreClaim;
   #connected = true;
+  /** It has said what it is. */
+  #begun = false;
   #gone: Gone | null = null;
   #ended = false;
   /** Blocks that it said it has. */
@@ -200,6 +202,10 @@ export class StoreKeeper implements FrameKeeper {
     return within(deadlineMs, `${this.address} has not lengthened the lease`, lengthened());
   }
 
+  async verify(): Promise<void> {
+    await this.#touchAll(this.#head.ttlMs).catch((error) => this.#judge(error));
+  }
+
   ping(timeoutMs: number): Promise<boolean> {
     if (!this.open) return Promise.resolve(false);
     return within(timeoutMs, '', this.#engine.ping()).then(
@@ -237,6 +243,7 @@ export class StoreKeeper implements FrameKeeper {
     this.#claim = new StoreClaim(this.#engine, this.#keys.claim, () => this.#head.ttlMs);
     this.freeBytes = await this.#engine.freeBytes();
     if (isSource) await this.#sayHere();
+    this.#begun = true;
     this.#beat();
   }
 
@@ -337,6 +344,7 @@ export class StoreKeeper implements FrameKeeper {
   #onOpen(open: boolean, why?: string): void {
     if (this.#ended || this.#gone || this.#connected === open) return;
     this.#connected = open;
+    if (!this.#begun) return;
     clearTimeout(this.#away);
     if (open) void this.#look();
     else {

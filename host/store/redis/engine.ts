@@ -19,7 +19,7 @@ import { slotOf } from './slot.js';
 
 const RETRY_MS = 100;
 /** How long replicas may take to confirm a write. */
-const CONFIRM_MS = 4_000;
+const CONFIRM_MS = 2_000;
 /** What a value of a frame's length takes, for each of its bytes: the allocator rounds up. */
 const OVERHEAD = 1.28;
 /** The server, or who has the slot, is about to change: asked again, it goes well. */

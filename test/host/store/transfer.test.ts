@@ -1,12 +1,10 @@
 // VMs that travel by way of stores that people already run, on real servers: bit for bit, with nothing of ours running in between, and nothing left behind.
-import { randomFillSync } from 'node:crypto';
-import { createReadStream, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Abdm, cleanUp, directory } from '../cli/processes.js';
-import { type Server, Servers, has, itemsOf, keysOf } from './servers.js';
+import { cleanUp, clusterKey, intermediates } from '../cli/processes.js';
+import { cluster, Journey, MiB, memcached, type Store, valkey } from './journey.js';
+import { cli, has, Servers } from './servers.js';
 
-const PAGE = 4096;
 const servers = new Servers();
 
 afterEach(async () => {
@@ -14,97 +12,103 @@ afterEach(async () => {
   await servers.end();
 });
 
-/** An image of random pages, a quarter of them zero and some of them twice. */
-function writeImage(path: string, bytes: number): void {
-  const image = randomFillSync(new Uint8Array(bytes));
-  for (let at = 0; at < bytes; at += 4 * PAGE) image.fill(0, at, at + PAGE);
-  image.copyWithin(bytes / 2, PAGE, bytes / 64);
-  writeFileSync(path, image);
-}
+const KINDS: [string, string, () => Promise<Store>][] = [
+  ['Valkey or Redis', 'redis-server', () => valkey(servers)],
+  ['a cluster of them', 'redis-server', () => cluster(servers)],
+  ['memcached', 'memcached', () => memcached(servers)],
+];
 
-/** A store, what is left in it, and its servers. */
-interface Store {
-  readonly urls: string[];
-  left(): Promise<number>;
-  readonly servers: Server[];
-}
-
-const KINDS: Record<string, { needs: string; start(): Promise<Store> }> = {
-  'Valkey or Redis': {
-    needs: 'redis-server',
-    start: async () => {
-      const server = await servers.redis();
-      return { urls: [`valkey://127.0.0.1:${server.port}`], left: async () => keysOf(server.port), servers: [server] };
+describe.each(KINDS)('%s', (_kind, needs, start) => {
+  test.skipIf(!has(needs))(
+    'keeps 512 MiB that are parked until somebody takes them in',
+    { timeout: 240_000 },
+    async () => {
+      const journey = new Journey(await start(), 512 * MiB);
+      const parked = await journey.park().done;
+      expect(parked.summary).toMatchObject({ outcome: 'completed', reason: null });
+      expect(await journey.store.left()).toBeGreaterThan(1500);
+      const taken = await journey.take().done;
+      expect(taken.summary).toMatchObject({ outcome: 'completed', reason: null });
+      await journey.expectArrived();
+      await journey.expectLeft(0);
     },
-  },
-  'a cluster of them': {
-    needs: 'redis-server',
-    start: async () => {
-      const all = await servers.cluster();
-      const left = async () => all.reduce((sum, { port }) => sum + keysOf(port), 0);
-      return { urls: [`redis://127.0.0.1:${all[0]!.port}`], left, servers: all };
-    },
-  },
-  memcached: {
-    needs: 'memcached',
-    start: async () => {
-      const all = [];
-      for (let i = 0; i < 3; i++) all.push(await servers.memcached('-M', '-m', '1024'));
-      const left = async () => {
-        const items = await Promise.all(all.map(({ port }) => itemsOf(port)));
-        return items.reduce((sum, one) => sum + one, 0);
-      };
-      return { urls: [`memcached://${all.map(({ port }) => `127.0.0.1:${port}`).join()}`], left, servers: all };
-    },
-  },
-};
+  );
 
-/** A VM's image, where it goes, and how. */
-class Journey {
-  readonly dir = directory();
-  readonly image = join(this.dir, 'in');
-  readonly out = join(directory(), 'out');
-  readonly vmKey = join(this.dir, 'a.vmkey');
-  readonly store: Store;
-
-  constructor(store: Store, bytes: number) {
-    this.store = store;
-    writeImage(this.image, bytes);
-  }
-
-  get stores(): string[] {
-    return this.store.urls.flatMap((url) => ['--store', url]);
-  }
-
-  park(...args: string[]): Abdm {
-    return new Abdm(['eject', `a=file:${this.image}`, '--park', '--vm-key', this.vmKey, ...this.stores, ...args]);
-  }
-
-  take(...args: string[]): Abdm {
-    return new Abdm(['merge', `a=file:${this.out}`, '--parked', '--vm-key', this.vmKey, ...this.stores, ...args]);
-  }
-
-  async expectArrived(): Promise<void> {
-    const other = createReadStream(this.out, { highWaterMark: 2 ** 24 });
-    const image = readFileSync(this.image);
-    let at = 0;
-    for await (const chunk of other) {
-      expect(Buffer.compare(chunk, image.subarray(at, at + chunk.length))).toBe(0);
-      at += chunk.length;
-    }
-    expect(at).toBe(image.length);
-  }
-}
-
-describe.each(Object.entries(KINDS))('%s', (_kind, { needs, start }) => {
-  test.skipIf(!has(needs))('keeps 512 MiB that are parked, until somebody takes them in', { timeout: 240_000 }, async () => {
-    const journey = new Journey(await start(), 512 * 2 ** 20);
-    const parked = await journey.park().done;
-    expect(parked.summary).toMatchObject({ outcome: 'completed', reason: null });
-    expect(await journey.store.left()).toBeGreaterThan(1500);
-    const taken = await journey.take().done;
-    expect(taken.summary).toMatchObject({ outcome: 'completed', reason: null });
+  test.skipIf(!has(needs))('stands between a source and a slow destination', async () => {
+    const journey = new Journey(await start(), 32 * MiB);
+    const { eject, merge } = await journey.move('--replicas', '1');
+    expect((await eject.done).summary).toMatchObject({ outcome: 'completed', reason: null });
+    expect((await merge.done).summary).toMatchObject({ outcome: 'completed', reason: null });
     await journey.expectArrived();
-    expect(await journey.store.left()).toBe(0);
+    await journey.expectLeft(0);
+  });
+
+  test.skipIf(!has(needs))('is left as it was when a migration is cancelled', async () => {
+    const journey = new Journey(await start(), 32 * MiB);
+    const eject = journey.park('--rate', '8MB');
+    await journey.reaches(20);
+    await eject.stop('SIGINT');
+    expect((await eject.done).summary).toMatchObject({ outcome: 'aborted', reason: { code: 'CANCELLED' } });
+    await journey.expectLeft(0);
+  });
+
+  test.skipIf(!has(needs))('forgets what nobody takes in when its lease has run out', async () => {
+    const journey = new Journey(await start(), 8 * MiB);
+    expect((await journey.park('--lease', '2s').done).summary).toMatchObject({ outcome: 'completed' });
+    expect(await journey.store.left()).toBeGreaterThan(20);
+    await journey.expectLeft(0, 8_000);
+    const taken = await journey.take().done;
+    expect(taken.code).not.toBe(0);
   });
 });
+
+describe.skipIf(!has('redis-server'))('a store of others too', () => {
+  test('has its keys afterwards, and never saw what it kept', async () => {
+    const store = await valkey(servers);
+    const { port } = store.servers[0]!;
+    cli(port, 'SET', 'mine', 'of another application');
+    const journey = new Journey(store, 8 * MiB);
+    const key = clusterKey();
+    expect((await journey.park('--key', key).done).summary).toMatchObject({ outcome: 'completed' });
+    const names = cli(port, 'KEYS', 'abdm:*').split('\n');
+    expect(names.length).toBe(keys(port) - 1);
+    for (const name of names.filter((one) => /:\d+$/.test(one))) {
+      expect(cli(port, 'GETRANGE', name, '0', '3')).toBe('ABDS');
+      expect(Number(cli(port, 'PTTL', name))).toBeGreaterThan(0);
+    }
+    expect((await journey.take('--key', key).done).summary).toMatchObject({ outcome: 'completed' });
+    await journey.expectArrived();
+    await journey.expectLeft(1);
+    expect(cli(port, 'GET', 'mine')).toBe('of another application');
+  });
+
+  test('keeps frames beside our own nodes', async () => {
+    const journey = new Journey(await valkey(servers), 64 * MiB);
+    const { list } = await intermediates(2, '256M');
+    const both = ['--intermediates', list];
+    const parked = await journey.park(...both).done;
+    expect(parked.summary).toMatchObject({ outcome: 'completed' });
+    for (const { frames } of parked.summary.nodes) expect(frames).toBeGreaterThan(10);
+    expect(parked.summary.nodes).toHaveLength(3);
+    expect((await journey.take(...both).done).summary).toMatchObject({ outcome: 'completed' });
+    await journey.expectArrived();
+    await journey.expectLeft(0);
+  });
+
+  test('is let in to with a user and a password, which nobody is shown', async () => {
+    const store = await valkey(servers);
+    const { port } = store.servers[0]!;
+    cli(port, 'ACL', 'SETUSER', 'abdm', 'on', '>se:cr@t', '~abdm:*', '+@all', '-@dangerous', '+info', '+config|get');
+    const journey = new Journey({ ...store, urls: [`valkey://abdm:se%3Acr%40t@127.0.0.1:${port}`] }, 8 * MiB);
+    const parked = await journey.park().done;
+    expect(parked.summary).toMatchObject({ outcome: 'completed', reason: null });
+    expect(JSON.stringify(parked) + parked.stderr).not.toMatch(/se(:|%3A)cr/);
+    expect(cli(port, 'GET', cli(port, 'KEYS', '*:head'))).not.toMatch(/se(:|%3A)cr/);
+    expect((await journey.take().done).summary).toMatchObject({ outcome: 'completed', reason: null });
+    expect(readFileSync(journey.image).equals(readFileSync(journey.out))).toBe(true);
+  });
+});
+
+function keys(port: number): number {
+  return Number(cli(port, 'DBSIZE').replace(/\D/g, ''));
+}
