@@ -55,7 +55,7 @@ export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './ma
 
 export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
 export type { VmShape } from './mam/catalog.js';
-export { addDriver, type Driver } from './mam/dial.js';
+export { addDriver, type Driver, dial, lookUpAt } from './mam/dial.js';
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
 export {
   type ClaimOptions,
@@ -73,7 +73,15 @@ export { MamNode } from './mam/node.js';
 // FrameKeeper has to pass.
 
 export { type Check, CONFORMANCE, type Conforming } from './store/conformance.js';
-export { type Added, driverOf, type Engine, type EngineOptions, parseStore, StoreKeeper } from './store/index.js';
+export {
+  type Added,
+  driverOf,
+  type Engine,
+  type EngineOptions,
+  lookUpName,
+  parseStore,
+  StoreKeeper,
+} from './store/index.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 

@@ -14,6 +14,7 @@ import { lookUpName } from './names.js';
 export { parseStore } from './address.js';
 export type { Added, Engine, EngineOptions } from './engine.js';
 export { StoreKeeper } from './keeper.js';
+export { lookUpName } from './names.js';
 
 /** Opens a store of some kind. */
 type Open = (address: StoreAddress, options: EngineOptions) => Promise<Engine>;

@@ -1,10 +1,11 @@
 // Every keeper of blocks is run through the same checks: our own node, and each kind of store, on real servers.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type Intermediate, startIntermediate } from '#abdm/host/intermediate/intermediate.js';
-import { dial, lookUpAt } from '#abdm/host/mam/dial.js';
+import { addDriver, dial, lookUpAt } from '#abdm/host/mam/dial.js';
 import { CONFORMANCE, type Conforming } from '#abdm/host/store/conformance.js';
-import { parseStore } from '#abdm/host/store/index.js';
+import { lookUpName, parseStore, StoreKeeper } from '#abdm/host/store/index.js';
 import { OPEN } from '#abdm/host/wire/security.js';
+import { MemoryStore } from './memory.js';
 import { has, itemsOf, keysOf, Servers } from './servers.js';
 
 const servers = new Servers();
@@ -17,6 +18,18 @@ function reach(address: string, replicas = 1): Conforming {
     lookUp: (name) => lookUpAt(address, name, OPEN),
   };
 }
+
+describe('an engine of somebody else', () => {
+  const store = new MemoryStore();
+  const open = async () => store.open();
+  addDriver('memory', async () => ({
+    connect: (address, options) => StoreKeeper.connect(address, options, open),
+    lookup: async (_address, name) => lookUpName(store.open(), name),
+  }));
+  afterEach(() => expect(store.size).toBe(0));
+
+  test.each(CONFORMANCE)('$name', ({ run }) => run(reach('memory://here')));
+});
 
 describe('an intermediate', () => {
   let node: Intermediate;
