@@ -4,7 +4,7 @@
 //   request 1, request 2 with a block, ...   ->
 //                                            <-  a line, or a line and a value, for each, in order
 
-import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { AbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress } from '../wire/address.js';
@@ -58,7 +58,9 @@ export class Pipe<R> {
   ) {
     const { host, port } = address;
     const name = formatAddress(address);
-    const socket = tls ? connectTls({ host, port, servername: host }) : connectTcp({ host, port });
+    const socket = tls
+      ? connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }) })
+      : connectTcp({ host, port });
     this.name = name;
     this.#socket = socket;
     this.#grammar = grammar;

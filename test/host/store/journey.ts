@@ -58,6 +58,7 @@ export class Journey {
   readonly out = join(directory(), 'out');
   readonly vmKey = join(this.dir, 'a.vmkey');
   readonly store: Store;
+  readonly env: Record<string, string> = {};
 
   constructor(store: Store, bytes: number) {
     this.store = store;
@@ -69,18 +70,24 @@ export class Journey {
   }
 
   park(...args: string[]): Abdm {
-    return new Abdm(['eject', `a=file:${this.image}`, '--park', '--vm-key', this.vmKey, ...this.stores, ...args]);
+    return new Abdm(
+      ['eject', `a=file:${this.image}`, '--park', '--vm-key', this.vmKey, ...this.stores, ...args],
+      this.env,
+    );
   }
 
   take(...args: string[]): Abdm {
-    return new Abdm(['merge', `a=file:${this.out}`, '--parked', '--vm-key', this.vmKey, ...this.stores, ...args]);
+    return new Abdm(
+      ['merge', `a=file:${this.out}`, '--parked', '--vm-key', this.vmKey, ...this.stores, ...args],
+      this.env,
+    );
   }
 
   /** Moves it to a destination that listens. */
   async move(...args: string[]): Promise<{ eject: Abdm; merge: Abdm }> {
-    const merge = new Abdm(['merge', `a=file:${this.out}`, '--listen', '127.0.0.1:0', ...this.stores]);
+    const merge = new Abdm(['merge', `a=file:${this.out}`, '--listen', '127.0.0.1:0', ...this.stores], this.env);
     const to = await merge.address();
-    return { merge, eject: new Abdm(['eject', `a=file:${this.image}`, '--to', to, ...this.stores, ...args]) };
+    return { merge, eject: new Abdm(['eject', `a=file:${this.image}`, '--to', to, ...this.stores, ...args], this.env) };
   }
 
   /** There are so many values in the store, or more. */

@@ -34,6 +34,13 @@ export class Servers {
     return this.redisAt(port, ...options);
   }
 
+  /** Over TLS only, with what is in these files. */
+  async redisTls(cert: string, key: string, ca: string): Promise<Server> {
+    const port = await freePort();
+    const tls = ['--tls-cert-file', cert, '--tls-key-file', key, '--tls-ca-cert-file', ca, '--tls-auth-clients', 'no'];
+    return this.redisAt(port, '--port', '0', '--tls-port', String(port), ...tls);
+  }
+
   redisAt(port: number, ...options: string[]): Promise<Server> {
     const directory = mkdtempSync(join(tmpdir(), 'abdm-redis-'));
     this.#directories.push(directory);

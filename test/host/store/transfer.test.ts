@@ -1,7 +1,9 @@
 // VMs that travel by way of stores that people already run, on real servers: bit for bit, with nothing of ours running in between, and nothing left behind.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { cleanUp, clusterKey, intermediates } from '../cli/processes.js';
+import { Authority } from '../../certificates.js';
+import { cleanUp, clusterKey, directory, intermediates } from '../cli/processes.js';
 import { cluster, Journey, MiB, memcached, type Store, valkey } from './journey.js';
 import { cli, has, Servers } from './servers.js';
 
@@ -106,6 +108,28 @@ describe.skipIf(!has('redis-server'))('a store of others too', () => {
     expect(cli(port, 'GET', cli(port, 'KEYS', '*:head'))).not.toMatch(/se(:|%3A)cr/);
     expect((await journey.take().done).summary).toMatchObject({ outcome: 'completed', reason: null });
     expect(readFileSync(journey.image).equals(readFileSync(journey.out))).toBe(true);
+  });
+});
+
+describe.skipIf(!has('redis-server'))('a store over TLS', () => {
+  test('is spoken to where its certificate is what it should be', async () => {
+    const authority = new Authority('stores');
+    const dir = directory();
+    const file = (name: string, text: string) => {
+      writeFileSync(join(dir, name), text);
+      return join(dir, name);
+    };
+    const { cert, key } = authority.issue('localhost');
+    const ca = file('ca.pem', authority.cert);
+    const server = await servers.redisTls(file('cert.pem', cert), file('key.pem', key), ca);
+    const left = async () => Number(cli(server.port, '--tls', '--cacert', ca, 'DBSIZE'));
+    const journey = new Journey({ urls: [`rediss://localhost:${server.port}`], left, servers: [server] }, 8 * MiB);
+    expect((await journey.park().done).summary).toMatchObject({ outcome: 'aborted' });
+    journey.env.NODE_EXTRA_CA_CERTS = ca;
+    expect((await journey.park().done).summary).toMatchObject({ outcome: 'completed', reason: null });
+    expect((await journey.take().done).summary).toMatchObject({ outcome: 'completed', reason: null });
+    await journey.expectArrived();
+    await journey.expectLeft(0);
   });
 });
 
