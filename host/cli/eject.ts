@@ -107,7 +107,7 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     if (ending.outcome === 'paused-recoverable') abandon();
     output.summary(ending);
     const parked = images.filter((_, vm) => ending!.vms[vm]!.outcome !== 'aborted');
-    if (vmKey && parked.length > 0) sayHowToGetBack(output, parked, keyPath, lease);
+    if (vmKey && parked.length > 0) sayHowToGetBack(output, parked, keyPath, flags.store ?? [], lease);
     return exitCodeOf(ending, false);
   } finally {
     if (ending === null && ejection?.committed) abandon();
@@ -167,14 +167,21 @@ function sayWhoWasStopped(output: Output, specs: readonly ImageSpec[], vms: read
   }
 }
 
-function sayHowToGetBack(output: Output, images: readonly string[], keyPath: string, leaseMs: number): void {
+function sayHowToGetBack(
+  output: Output,
+  images: readonly string[],
+  keyPath: string,
+  stores: readonly string[],
+  leaseMs: number,
+): void {
   const target = (image: string) => image.replace(/=.*/s, /=guest:/.test(image) ? '=guest:SOCKET' : '=file:PATH');
   const targets = images.map(target).join(' ');
   output.say('');
   output.say(
     `The nodes keep this for ${formatMs(leaseMs)} (abdm renew lengthens it). Take it in, anywhere in the cluster:`,
   );
-  output.say(`  abdm merge ${targets} --parked --vm-key ${keyPath}`);
+  const where = stores.map((address) => ` --store ${address}`).join('');
+  output.say(`  abdm merge ${targets} --parked --vm-key ${keyPath}${where}`);
   output.say(
     `WITHOUT THE KEY ${keyPath} NOBODY CAN GET IT BACK. Copy it to where it will be needed, and keep it secret.`,
   );

@@ -23,6 +23,7 @@ import {
   type NodeRef,
   type PutOptions,
   type PutResult,
+  peerCode,
 } from '../mam/keeper.js';
 import { StoreClaim } from './claim.js';
 import { within } from './deadline.js';
@@ -175,7 +176,10 @@ export class StoreKeeper implements FrameKeeper {
       await renewNames(this.#engine, migration, vms, this.#head.ttlMs);
       if (token !== null) await this.#claim.ask(token, SOURCE_CHOSE);
     } catch (cause) {
-      throw this.#judge(cause);
+      const error = asAbdmError(cause);
+      // Whoever does not know what the migration is keeps nothing of it that could be found.
+      if (peerCode(error) !== 'USAGE') this.#lose(error);
+      throw error;
     }
     return { expiresInMs: this.#head.ttlMs };
   }

@@ -15,6 +15,7 @@ export type Line<R> = { readonly reply: R } | { readonly bytes: number; readonly
 /** Reads one line after the other, without its end. */
 export type Grammar<R> = (line: string) => Line<R>;
 
+const READ_BYTES = 256 * 1024;
 /** No line that is meant here is longer. */
 const MAX_LINE = 1024;
 /** Asked for something, and silent for so long: it is given up. */
@@ -58,9 +59,17 @@ export class Pipe<R> {
   ) {
     const { host, port } = address;
     const name = formatAddress(address);
+    // Read into one buffer again and again: to have one made for each read costs as much as all the rest.
+    const onread = {
+      buffer: new Uint8Array(READ_BYTES),
+      callback: (bytes: number, buffer: Uint8Array) => {
+        this.#onData(Buffer.from(buffer.buffer, 0, bytes));
+        return true;
+      },
+    };
     const socket = tls
       ? connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }) })
-      : connectTcp({ host, port });
+      : connectTcp({ host, port, onread });
     this.name = name;
     this.#socket = socket;
     this.#grammar = grammar;
@@ -72,7 +81,7 @@ export class Pipe<R> {
     socket.setTimeout(SILENT_MS, () => {
       if (this.#requests.length > 0) this.close(`${name} says nothing`);
     });
-    socket.on('data', (chunk) => this.#onData(chunk));
+    if (tls) socket.on('data', (chunk) => this.#onData(chunk));
     socket.on('error', (cause) => this.close(`${name}: ${cause.message}`, cause));
     socket.on('close', () => this.close(`${name} has ended the connection`));
   }

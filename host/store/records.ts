@@ -21,7 +21,7 @@ const MAX_MIGRATIONS = 100;
 /** Ids of one execution state. */
 const STATE_IDS = 2 ** 16;
 /** No migration has more blocks in one range. */
-const MAX_RANGE = 2 ** 32;
+const MAX_RANGE = 2 ** 28;
 
 /** What a migration is at this store. */
 export interface Head {

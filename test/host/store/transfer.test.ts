@@ -100,7 +100,8 @@ describe.skipIf(!has('redis-server'))('a store of others too', () => {
   test('is let in to with a user and a password, which nobody is shown', async () => {
     const store = await valkey(servers);
     const { port } = store.servers[0]!;
-    cli(port, 'ACL', 'SETUSER', 'abdm', 'on', '>se:cr@t', '~abdm:*', '+@all', '-@dangerous', '+info', '+config|get');
+    const [, allowed] = /~abdm:\*`, and `([^`]+)`/.exec(readFileSync('docs/stores.md', 'utf8'))!;
+    cli(port, 'ACL', 'SETUSER', 'abdm', 'on', '>se:cr@t', '~abdm:*', ...allowed!.split(' '));
     const journey = new Journey({ ...store, urls: [`valkey://abdm:se%3Acr%40t@127.0.0.1:${port}`] }, 8 * MiB);
     const parked = await journey.park().done;
     expect(parked.summary).toMatchObject({ outcome: 'completed', reason: null });
