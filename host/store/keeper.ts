@@ -26,6 +26,7 @@ import {
   peerCode,
 } from '../mam/keeper.js';
 import { StoreClaim } from './claim.js';
+import { Contents } from './contents.js';
 import { within } from './deadline.js';
 import type { Engine, EngineOptions } from './engine.js';
 import { forgotten, HeadRecord } from './head.js';
@@ -38,8 +39,6 @@ const TIMEOUT_MS = 5_000;
 /** How often it is said that somebody is here, and for how long that holds. */
 const BEAT_MS = 3_000;
 const HERE_MS = 10_000;
-/** Keys that are asked for at a time. */
-const KEYS_AT_ONCE = 512;
 /** How long a last word may take. */
 const LAST_MS = 1_000;
 /** How long what is left of a migration may take to be removed. */
@@ -58,15 +57,15 @@ export class StoreKeeper implements FrameKeeper {
   readonly #keys: Keys;
   #engine!: Engine;
   #head!: HeadRecord;
+  #contents!: Contents;
   #claim!: StoreClaim;
   #connected = true;
   /** It has said what it is. */
   #begun = false;
   #gone: Gone | null = null;
   #ended = false;
-  /** Blocks that it said it has. */
-  readonly #stored = new Set<number>();
-  #storedBytes = 0;
+  /** Nothing of it is to be there any more: nobody says from now on that he is here. */
+  #dropped = false;
   readonly #puts = new Map<number, Promise<PutResult>>();
   #away: NodeJS.Timeout | undefined;
   #beating: NodeJS.Timeout | undefined;
@@ -138,7 +137,7 @@ export class StoreKeeper implements FrameKeeper {
   async get(id: number, into: Uint8Array, { deadlineMs }: { deadlineMs?: number } = {}): Promise<number> {
     this.#requireOpen();
     const late = new AbortController();
-    const reading = this.#engine.read(this.#block(id), into, late.signal);
+    const reading = this.#engine.read(this.#contents.keyOf(id), into, late.signal);
     try {
       const bytes = await within(deadlineMs, `${this.address} has not sent ${id}`, reading);
       if (bytes !== null) return bytes;
@@ -150,15 +149,7 @@ export class StoreKeeper implements FrameKeeper {
 
   async list(from: number): Promise<number[]> {
     await this.#refresh();
-    for (const [first, end] of this.#ranges()) {
-      for (let id = Math.max(from, first); id < end; id += KEYS_AT_ONCE) {
-        const ids = Array.from({ length: Math.min(KEYS_AT_ONCE, end - id) }, (_, i) => id + i);
-        const there = await this.#engine.touch(this.#blocks(ids), null);
-        const found = ids.filter((_, i) => there[i]);
-        if (found.length > 0) return found;
-      }
-    }
-    return [];
+    return this.#contents.list(from);
   }
 
   async register(registration: Registration): Promise<{ expiresInMs: number }> {
@@ -169,7 +160,7 @@ export class StoreKeeper implements FrameKeeper {
       await enterNames(this.#engine, migration, vms, complete ? leaseMs : this.#head.ttlMs);
       if (complete) await Promise.allSettled(this.#puts.values());
       // What it says is whole stays for as long as its lease, to the last block, before anybody is told.
-      if (complete) await this.#touchAll(leaseMs);
+      if (complete) await this.#touch(leaseMs);
       await this.#head.change((head) => {
         return { ...head, leaseMs, registration: { ...registration, complete: isComplete(head, complete) } };
       });
@@ -199,7 +190,7 @@ export class StoreKeeper implements FrameKeeper {
     const lengthened = async () => {
       await this.#refresh();
       await this.#head.change((head) => ({ ...head, leaseMs }));
-      await this.#touchAll(this.#head.ttlMs);
+      await this.#touch(this.#head.ttlMs);
       this.#beat();
       return { expiresInMs: this.#head.ttlMs };
     };
@@ -207,7 +198,7 @@ export class StoreKeeper implements FrameKeeper {
   }
 
   async verify(): Promise<void> {
-    await this.#touchAll(this.#head.ttlMs).catch((error) => this.#judge(error));
+    await this.#touch(this.#head.ttlMs).catch((error) => this.#judge(error));
   }
 
   ping(timeoutMs: number): Promise<boolean> {
@@ -244,6 +235,7 @@ export class StoreKeeper implements FrameKeeper {
     if (id !== undefined && id !== this.id) {
       throw forgotten(`what ${this.address} had of this migration is gone: the store was emptied`);
     }
+    this.#contents = new Contents(this.#engine, this.#keys, this.#head, isSource);
     this.#claim = new StoreClaim(this.#engine, this.#keys.claim, () => this.#head.ttlMs);
     this.freeBytes = await this.#engine.freeBytes();
     if (isSource) await this.#sayHere();
@@ -255,14 +247,13 @@ export class StoreKeeper implements FrameKeeper {
     const { address } = this;
     try {
       await this.#head.reach(id);
-      const added = await this.#engine.add(this.#block(id), block, this.#head.ttlMs);
+      const added = await this.#engine.add(this.#contents.keyOf(id), block, this.#head.ttlMs);
       if (added === 'full') {
         this.freeBytes = 0;
         const message = `no room for ${block.byteLength} bytes: the store is full`;
         return { stored: false, code: 'NO_ROOM', message, node: address };
       }
-      if (!this.#stored.has(id)) this.#storedBytes += block.byteLength;
-      this.#stored.add(id);
+      this.#contents.stored(id, block.byteLength);
       this.bytesOut += block.byteLength;
       this.freeBytes = Math.max(0, this.freeBytes - block.byteLength);
       return { stored: true, freeBytes: Array.from({ length: this.copies }, () => this.freeBytes) };
@@ -274,37 +265,22 @@ export class StoreKeeper implements FrameKeeper {
   }
 
   async #drop(): Promise<{ frames: number; bytes: number }> {
-    const dropped = { frames: 0, bytes: this.#storedBytes };
-    const { head, claim, source } = this.#keys;
     try {
       await this.#refresh();
     } catch (error) {
       if (isSurelyGone(error)) return { frames: 0, bytes: 0 };
       throw error;
     }
-    // Nobody says from now on that he is here; the head goes last, for it leads to all else.
-    clearTimeout(this.#beating);
-    await this.#engine.remove([source]);
-    for (const ids of this.#allIds()) dropped.frames += await this.#engine.remove(this.#blocks(ids));
+    this.#dropped = true;
     const { registration } = this.#head.value;
     if (registration) await leaveNames(this.#engine, this.#options.migration, registration.vms);
-    await this.#engine.remove([claim, head]);
-    return dropped;
+    return this.#contents.remove();
   }
 
   /** Every key stays for so long from now on. @throws {AbdmError} PEER_GONE, surely, if blocks are not there that it said it has. */
-  async #touchAll(ttlMs: number): Promise<void> {
+  async #touch(ttlMs: number): Promise<void> {
     this.#renewedAt = performance.now();
-    const isSource = this.#options.role === 'source';
-    let missing = 0;
-    for (const ids of isSource ? chunks([...this.#stored]) : this.#allIds()) {
-      const there = await this.#engine.touch(this.#blocks(ids), ttlMs);
-      if (isSource) missing += there.filter((is) => !is).length;
-    }
-    if (missing > 0) {
-      throw forgotten(`${this.address} has lost ${missing} of ${this.#stored.size} blocks that it had taken`);
-    }
-    await this.#engine.touch([this.#keys.head], ttlMs);
+    await this.#contents.touch(ttlMs, this.address);
     await this.#claim.renewForGood();
     const { registration } = this.#head.value;
     if (registration) await renewNames(this.#engine, this.#options.migration, registration.vms, ttlMs);
@@ -314,7 +290,7 @@ export class StoreKeeper implements FrameKeeper {
   #beat(): void {
     const { ttlMs } = this.#head;
     clearTimeout(this.#beating);
-    if (this.#ended || this.#gone) return;
+    if (this.#ended || this.#gone || this.#dropped) return;
     this.#beating = setTimeout(
       async () => {
         try {
@@ -331,10 +307,11 @@ export class StoreKeeper implements FrameKeeper {
 
   async #renew(): Promise<void> {
     if (this.#options.role === 'source') await this.#sayHere();
+    else await this.#head.refresh();
     await this.#claim.renew();
     this.freeBytes = await this.#engine.freeBytes();
     const { ttlMs } = this.#head;
-    if (performance.now() - this.#renewedAt > ttlMs / 3) await this.#touchAll(ttlMs);
+    if (performance.now() - this.#renewedAt > ttlMs / 3) await this.#touch(ttlMs);
   }
 
   async #sayHere(): Promise<void> {
@@ -342,6 +319,7 @@ export class StoreKeeper implements FrameKeeper {
     const [isThere] = await this.#engine.touch([source], HERE_MS);
     if (isThere) return;
     await this.#head.refresh();
+    if (this.#dropped) return;
     await this.#engine.add(source, HERE, HERE_MS);
   }
 
@@ -362,7 +340,7 @@ export class StoreKeeper implements FrameKeeper {
   async #look(): Promise<void> {
     try {
       await this.#refresh();
-      if (this.#options.role === 'source') await this.#touchAll(this.#head.ttlMs);
+      if (this.#options.role === 'source') await this.#touch(this.#head.ttlMs);
     } catch (error) {
       this.#judge(error);
     }
@@ -382,16 +360,10 @@ export class StoreKeeper implements FrameKeeper {
     if (surely && this.#options.role === 'source') {
       this.#stop();
       const close = () => this.#engine.close();
-      within(CLEAN_MS, '', this.#cleanUp()).then(close, close);
+      const cleaned = Promise.allSettled(this.#puts.values()).then(() => this.#contents.abandon());
+      within(CLEAN_MS, '', cleaned).then(close, close);
     } else this.abandon();
     this.#options.onState?.(this);
-  }
-
-  /** What is left of it is of no use to anybody: whoever puts it again does so under another id. */
-  async #cleanUp(): Promise<void> {
-    await Promise.allSettled(this.#puts.values());
-    await this.#head.remove();
-    for (const ids of chunks([...this.#stored])) await this.#engine.remove(this.#blocks(ids));
   }
 
   #stop(): void {
@@ -418,33 +390,9 @@ export class StoreKeeper implements FrameKeeper {
     if (this.#gone) return this.#gone.error;
     return this.#ended ? new AbdmError('PEER_GONE', `the connection to ${this.address} has ended`) : null;
   }
-
-  #ranges(): [number, number][] {
-    return [...this.#head.value.ends].sort(([a], [b]) => a - b);
-  }
-
-  *#allIds(): Iterable<number[]> {
-    for (const [first, end] of this.#ranges()) {
-      for (let id = first; id < end; id += KEYS_AT_ONCE) {
-        yield Array.from({ length: Math.min(KEYS_AT_ONCE, end - id) }, (_, i) => id + i);
-      }
-    }
-  }
-
-  #blocks(ids: readonly number[]): string[] {
-    return ids.map((id) => this.#block(id));
-  }
-
-  #block(id: number): string {
-    return this.#keys.block(this.id, id);
-  }
 }
 
 /** What was complete stays so. */
 function isComplete({ registration }: { registration: Registration | null }, complete: boolean): boolean {
   return complete || (registration?.complete ?? false);
-}
-
-function* chunks(ids: readonly number[]): Iterable<readonly number[]> {
-  for (let i = 0; i < ids.length; i += KEYS_AT_ONCE) yield ids.slice(i, i + KEYS_AT_ONCE);
 }

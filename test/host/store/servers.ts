@@ -61,9 +61,10 @@ export class Servers {
   async cluster(...options: string[]): Promise<Server[]> {
     const clustered = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000', '--repl-diskless-sync-delay', '0'];
     const servers: Server[] = [];
-    // The bus of a cluster is at the port + 10000.
     while (servers.length < 6) {
-      const port = 20_000 + Math.floor(Math.random() * 20_000);
+      // Its bus is at the port + 10000, and both lie below those that the system gives to whoever asks for any.
+      const port = 10_000 + Math.floor(Math.random() * 12_000);
+      if (!(await isFree(port)) || !(await isFree(port + 10_000))) continue;
       servers.push(await this.redisAt(port, ...clustered, ...options));
     }
     const addresses = servers.map(({ port }) => `127.0.0.1:${port}`);
@@ -128,6 +129,17 @@ export async function itemsOf(port: number): Promise<number> {
     socket.on('error', reject);
   });
   return text.split('\n').filter((line) => line.startsWith('key=')).length;
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  const listens = once(server.listen(port, '127.0.0.1'), 'listening');
+  const isIt = await listens.then(
+    () => true,
+    () => false,
+  );
+  if (isIt) await new Promise((resolve) => server.close(resolve));
+  return isIt;
 }
 
 async function freePort(): Promise<number> {
