@@ -60,7 +60,7 @@ class Scene {
     // One that has ended without a word has left what it put.
     await this.connect().catch(() => {});
     for (const keeper of this.#open) {
-      if (!keeper.gone) await keeper.drop(2_000).catch(() => {});
+      if (!keeper.gone) await keeper.drop(20_000).catch(() => {});
       keeper.end();
     }
   }

@@ -43,6 +43,8 @@ const HERE_MS = 10_000;
 const LAST_MS = 1_000;
 /** How long what is left of a migration may take to be removed. */
 const CLEAN_MS = 30_000;
+/** Millions of keys take a while. */
+const DROP_MS = 300_000;
 const SOURCE_CHOSE = 'the destination that its source chose';
 const HERE = new Uint8Array([1]);
 /** It answers, and does not do what it is asked for. */
@@ -66,6 +68,7 @@ export class StoreKeeper implements FrameKeeper {
   #ended = false;
   /** Nothing of it is to be there any more: nobody says from now on that he is here. */
   #dropped = false;
+  #dropping: Promise<{ frames: number; bytes: number }> | null = null;
   readonly #puts = new Map<number, Promise<PutResult>>();
   #away: NodeJS.Timeout | undefined;
   #beating: NodeJS.Timeout | undefined;
@@ -210,7 +213,8 @@ export class StoreKeeper implements FrameKeeper {
   }
 
   drop(deadlineMs?: number): Promise<{ frames: number; bytes: number }> {
-    return within(deadlineMs, `${this.address} has not dropped it all`, this.#drop());
+    this.#dropping ??= this.#drop();
+    return within(deadlineMs, `${this.address} has not dropped it all`, this.#dropping);
   }
 
   end(): void {
@@ -218,13 +222,12 @@ export class StoreKeeper implements FrameKeeper {
     const isSource = this.open && this.#options.role === 'source';
     this.#stop();
     const said: Promise<unknown> = isSource ? this.#engine.remove([this.#keys.source]) : Promise.resolve();
-    const close = () => this.#engine.close();
-    within(LAST_MS, '', said).then(close, close);
+    this.#closeAfter(said, LAST_MS);
   }
 
   abandon(): void {
     this.#stop();
-    this.#engine.close();
+    this.#closeAfter(Promise.resolve(), 0);
   }
 
   async #begin(): Promise<void> {
@@ -272,6 +275,8 @@ export class StoreKeeper implements FrameKeeper {
       throw error;
     }
     this.#dropped = true;
+    // What is under way would come after what is removed.
+    await Promise.allSettled(this.#puts.values());
     const { registration } = this.#head.value;
     if (registration) await leaveNames(this.#engine, this.#options.migration, registration.vms);
     return this.#contents.remove();
@@ -359,11 +364,18 @@ export class StoreKeeper implements FrameKeeper {
     this.#gone = { error, surely };
     if (surely && this.#options.role === 'source') {
       this.#stop();
-      const close = () => this.#engine.close();
       const cleaned = Promise.allSettled(this.#puts.values()).then(() => this.#contents.abandon());
-      within(CLEAN_MS, '', cleaned).then(close, close);
+      this.#closeAfter(cleaned, CLEAN_MS);
     } else this.abandon();
     this.#options.onState?.(this);
+  }
+
+  /** A drop that nobody waits for any more goes on, too: what it leaves would stay for as long as its lease. */
+  #closeAfter(last: Promise<unknown>, ms: number): void {
+    const close = () => this.#engine.close();
+    if (this.#dropping) within(DROP_MS, '', Promise.allSettled([this.#dropping, last])).then(close, close);
+    else if (ms === 0) close();
+    else within(ms, '', last).then(close, close);
   }
 
   #stop(): void {

@@ -159,7 +159,10 @@ class RedisEngine implements Engine {
   }
 
   async remove(keys: readonly string[]): Promise<number> {
-    const removed = await Promise.all(keys.map((key) => this.#ask(() => this.#client.redis.unlink(key))));
+    const { redis, cluster } = this.#client;
+    // The keys of one command must be at one server.
+    if (!cluster) return this.#ask(() => redis.unlink(...keys));
+    const removed = await Promise.all(keys.map((key) => this.#ask(() => redis.unlink(key))));
     return removed.reduce((sum, one) => sum + one, 0);
   }
 
