@@ -50,14 +50,38 @@ export { openProcess, type ProcessOptions, ProcessSource } from './image/process
 export { DeviceReader } from './mam/device-reader.js';
 export { type DeviceOptions, DeviceWriter, type DeviceWriterOptions } from './mam/device-writer.js';
 
-// The nodes that keep frames, seen by their client. MamNode is one of them: put, get, drop. Implement FrameKeeper to keep frames elsewhere. NodeIndex
+// The nodes that keep frames, seen by their client. MamNode is one of them. Implement FrameKeeper to keep frames elsewhere, and add a driver for it. NodeIndex
 // knows which nodes there are, from what they announce.
 
 export type { Claimed, FoundMigration, Registration } from './mam/bodies.js';
 export type { VmShape } from './mam/catalog.js';
+export { addDriver, type Driver, dial, lookUpAt } from './mam/dial.js';
 export { type AnnouncementCounts, NodeIndex, type NodeIndexOptions, type NodeInfo } from './mam/index.js';
-export type { FrameKeeper, NodeRef, PutOptions, PutResult } from './mam/keeper.js';
-export { type ClaimOptions, type Gone, isSurelyGone, MamNode, type NodeOptions } from './mam/node.js';
+export {
+  type ClaimOptions,
+  type FrameKeeper,
+  type Gone,
+  isSurelyGone,
+  type KeeperOptions,
+  type NodeRef,
+  type PutOptions,
+  type PutResult,
+} from './mam/keeper.js';
+export { MamNode } from './mam/node.js';
+
+// Stores that people already run keep frames too (docs/stores.md): an engine for another one, the keeper that stands on it, and the checks that every
+// FrameKeeper has to pass.
+
+export { type Check, CONFORMANCE, type Conforming } from './store/conformance.js';
+export {
+  type Added,
+  driverOf,
+  type Engine,
+  type EngineOptions,
+  lookUpName,
+  parseStore,
+  StoreKeeper,
+} from './store/index.js';
 
 // The wire: messages over TCP whose bodies are never copied (docs/protocol.md).
 

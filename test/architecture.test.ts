@@ -59,13 +59,16 @@ describe('imports', () => {
   });
 
   test('reach Node and packages only where they may', () => {
-    const { dependencies } = JSON.parse(read('package.json'));
+    const { dependencies, peerDependencies } = JSON.parse(read('package.json'));
     const allowed = new Set(Object.keys(dependencies));
+    /** Loaded only where it is asked for. */
+    const optional = new Set(Object.keys(peerDependencies));
     for (const file of files) {
       const place = placeOf(file).place!;
       for (const name of importsOf(file).filter((name) => !name.startsWith('.'))) {
         const from = `${file} imports ${name}`;
         if (name.startsWith('node:')) expect(place.startsWith('host'), from).toBe(true);
+        else if (optional.has(name)) expect(place, from).toBe('host/store');
         else expect(place !== 'assembly' && allowed.has(name), from).toBe(true);
       }
     }

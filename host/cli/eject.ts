@@ -14,7 +14,7 @@ import { defaultVmKey, parseImages } from './images.js';
 import { createKeyFile } from './keys.js';
 import type { Output } from './output.js';
 import { Meter } from './progress.js';
-import { type ClusterFlags, openSecurity } from './security.js';
+import { type ClusterFlags, namedKeepers, openSecurity } from './security.js';
 import { formatMs } from './sizes.js';
 
 export interface EjectFlags extends ClusterFlags {
@@ -74,7 +74,7 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     }
     const leaving = new Ejection({
       vms,
-      intermediates: direct ? [] : (flags.intermediates ?? 'announced'),
+      intermediates: direct ? [] : (namedKeepers(flags) ?? 'announced'),
       direct,
       replicas,
       compress,
@@ -114,7 +114,7 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     if (ending.outcome === 'paused-recoverable') abandon();
     output.summary(ending);
     const parked = images.filter((_, vm) => ending!.vms[vm]!.outcome !== 'aborted');
-    if (vmKey && parked.length > 0) sayHowToGetBack(output, parked, keyPath, lease);
+    if (vmKey && parked.length > 0) sayHowToGetBack(output, parked, keyPath, flags.store ?? [], lease);
     return exitCodeOf(ending, false);
   } finally {
     if (ending === null && ejection?.committed) abandon();
@@ -126,11 +126,12 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
 }
 
 /** What no single option can check. @throws {AbdmError} USAGE. */
-function checkFlags({ to, park, direct, intermediates, lease, vmKey }: EjectFlags): void {
+function checkFlags({ to, park, direct, intermediates, store, lease, vmKey }: EjectFlags): void {
   const wrong = (text: string) => new AbdmError('USAGE', text);
   if (!to === !park) throw wrong('say where to: --to HOST:PORT, or --park to leave now and be taken in later');
   if (!park && (lease ?? vmKey) !== undefined) throw wrong('--lease and --vm-key are for --park');
   if (direct && park) throw wrong('--direct needs a destination: it cannot go with --park');
+  if (direct && store) throw wrong('--direct goes without stores: it cannot go with --store');
   if (direct && intermediates) throw wrong('--direct goes without nodes: it cannot go with --intermediates');
 }
 
@@ -173,14 +174,21 @@ function sayWhoWasStopped(output: Output, specs: readonly ImageSpec[], vms: read
   }
 }
 
-function sayHowToGetBack(output: Output, images: readonly string[], keyPath: string, leaseMs: number): void {
+function sayHowToGetBack(
+  output: Output,
+  images: readonly string[],
+  keyPath: string,
+  stores: readonly string[],
+  leaseMs: number,
+): void {
   const target = (image: string) => image.replace(/=.*/s, /=guest:/.test(image) ? '=guest:SOCKET' : '=file:PATH');
   const targets = images.map(target).join(' ');
   output.say('');
   output.say(
     `The nodes keep this for ${formatMs(leaseMs)} (abdm renew lengthens it). Take it in, anywhere in the cluster:`,
   );
-  output.say(`  abdm merge ${targets} --parked --vm-key ${keyPath}`);
+  const where = stores.map((address) => ` --store ${address}`).join('');
+  output.say(`  abdm merge ${targets} --parked --vm-key ${keyPath}${where}`);
   output.say(
     `WITHOUT THE KEY ${keyPath} NOBODY CAN GET IT BACK. Copy it to where it will be needed, and keep it secret.`,
   );

@@ -29,6 +29,7 @@ import {
   rateOrOff,
   secured,
   share,
+  store,
   vmKey,
   weights,
 } from './options.js';
@@ -92,6 +93,7 @@ command(
     option('--lease <time>', 'how long the nodes keep what is parked: 90s, 15m, 2h, 1d (default: 1d)', parseDuration),
     vmKey('with --park: the file that the key of the parked VMs is written to (default: NAME.vmkey)'),
     intermediates(),
+    store(),
     option('--direct', 'send straight to the destination, without intermediates'),
     option(
       '--mode <mode>',
@@ -139,6 +141,7 @@ command(
     option('--parked', 'take in what left with abdm eject --park'),
     vmKey('with --parked: the key that abdm eject --park wrote (default: NAME.vmkey)'),
     intermediates('with --parked: nodes to ask (default: those that announce themselves)'),
+    store('stores to ask with --parked; and how we are let in where the source keeps frames'),
     rate(),
     ...secured(),
     json(),
@@ -201,6 +204,7 @@ command(
   [
     option('--lease <time>', 'from now on: 90s, 15m, 2h, 1d', parseDuration).makeOptionMandatory(),
     intermediates('nodes to ask (default: those that announce themselves)'),
+    store('stores to ask'),
     ...secured(),
     json('when it ends'),
   ],

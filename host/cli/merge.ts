@@ -11,7 +11,7 @@ import { defaultVmKey, parseImages } from './images.js';
 import { readKeyFile } from './keys.js';
 import type { Output } from './output.js';
 import { Meter } from './progress.js';
-import { type ClusterFlags, openSecurity } from './security.js';
+import { type ClusterFlags, namedKeepers, openSecurity } from './security.js';
 
 export interface MergeFlags extends ClusterFlags {
   readonly listen?: string;
@@ -32,7 +32,7 @@ export async function merge(output: Output, images: string[], flags: MergeFlags)
     images: targets,
     security,
     ...(listen !== undefined && { listen }),
-    ...(vmKey && { parked: { vmKey, intermediates: flags.intermediates ?? 'announced' } }),
+    ...(vmKey && { parked: { vmKey, intermediates: namedKeepers(flags) ?? 'announced' } }),
     ...(announcements && { announcements }),
     ...(rate !== undefined && { rateBytesPerS: rate }),
     onImages: (vms) => output.event({ type: 'images', vms } as { type: string }),

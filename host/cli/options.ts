@@ -2,15 +2,20 @@
 
 import { InvalidArgumentError, Option } from 'commander';
 import { DEFAULT_PLACES } from '../mam/places.js';
+import { parseStore } from '../store/index.js';
 import { parseAddress } from '../wire/address.js';
 import { parseSize } from './sizes.js';
 
 /** An option that is also a variable: --listen is ABDM_LISTEN. */
-export function option(flags: string, description: string, parse?: (text: string) => unknown): Option {
+export function option(
+  flags: string,
+  description: string,
+  parse?: (text: string, before?: unknown) => unknown,
+): Option {
   const made = new Option(flags, description).env(
     `ABDM_${/--([a-z-]+)/.exec(flags)![1]!.toUpperCase().replaceAll('-', '_')}`,
   );
-  return parse ? made.argParser(parse) : made;
+  return parse ? made.argParser((text, before) => parse(text, before)) : made;
 }
 
 /** HOST:PORT. */
@@ -62,6 +67,17 @@ export const rate = () =>
   option('--rate <bytes/s>', 'limit on page data, such as 50MB (abdm rate changes it)', parseSize);
 export const intermediates = (what = 'nodes that keep the frames (default: those that announce themselves)') =>
   option('--intermediates <host:port,...>', what, addresses);
+/** Addresses of stores, which come beside the nodes that are named. */
+export const store = (
+  what = 'stores that keep the frames too, or alone: valkey://HOST, rediss://USER:PASSWORD@HOST, memcached://A,B',
+) =>
+  option('--store <url>', what, (text, before) => {
+    try {
+      return [...((before as string[] | undefined) ?? []), ...parseStore(text)];
+    } catch (error) {
+      throw new InvalidArgumentError((error as Error).message);
+    }
+  });
 export const vmKey = (what: string) => option('--vm-key <file>', what);
 
 /** What secures connections, and where announcements go and come from. */

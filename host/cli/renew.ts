@@ -2,12 +2,12 @@
 
 import { AbdmError } from '../../bindings/errors.js';
 import type { FoundMigration } from '../mam/bodies.js';
+import { dial, lookUpAt } from '../mam/dial.js';
 import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
-import { MamNode } from '../mam/node.js';
 import type { Security } from '../wire/security.js';
 import { EXIT } from './exit.js';
 import type { Output } from './output.js';
-import { type ClusterFlags, openSecurity } from './security.js';
+import { type ClusterFlags, namedKeepers, openSecurity } from './security.js';
 import { formatMs } from './sizes.js';
 
 export interface RenewFlags extends ClusterFlags {
@@ -22,7 +22,7 @@ interface Holder {
 
 export async function renew(output: Output, name: string, flags: RenewFlags): Promise<number> {
   const security = openSecurity(output, flags);
-  const addresses = flags.intermediates ?? (await announced(security, flags.announcements));
+  const addresses = namedKeepers(flags) ?? (await announced(security, flags.announcements));
   const unreached: AbdmError[] = [];
   const holders = await lookUp(addresses, name, security, unreached);
   const migration = theMigration(name, holders, unreached);
@@ -30,7 +30,7 @@ export async function renew(output: Output, name: string, flags: RenewFlags): Pr
   let renewed = 0;
   let soonestMs = Number.POSITIVE_INFINITY;
   const answers = holders.map(async ({ address }) => {
-    const node = await MamNode.connect(address, { migration, role: 'destination', security });
+    const node = await dial(address, { migration, role: 'destination', security });
     try {
       const { expiresInMs } = await node.lease(flags.lease);
       soonestMs = Math.min(soonestMs, expiresInMs);
@@ -76,7 +76,7 @@ async function lookUp(
 ): Promise<Holder[]> {
   const answers = await Promise.allSettled(
     addresses.map(async (address) => {
-      const found = await MamNode.lookup(address, name, security);
+      const found = await lookUpAt(address, name, security);
       return found.map((migration) => ({ address, migration }));
     }),
   );

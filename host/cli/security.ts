@@ -15,8 +15,15 @@ export interface ClusterFlags {
   /** HOST:PORT of those who are spoken to. */
   readonly to?: string;
   readonly intermediates?: string[];
+  /** Addresses of stores, without passwords. */
+  readonly store?: string[];
   /** Where announcements go to and come from; empty: nowhere. */
   readonly announcements?: readonly string[];
+}
+
+/** The nodes and stores that are named; undefined: none is. */
+export function namedKeepers({ intermediates, store }: ClusterFlags): string[] | undefined {
+  return intermediates || store ? [...(intermediates ?? []), ...(store ?? [])] : undefined;
 }
 
 /**

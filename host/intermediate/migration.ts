@@ -15,6 +15,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 import type { FoundMigration, Registration } from '../mam/bodies.js';
 import type { NodeRef } from '../mam/keeper.js';
+import { storeScheme } from '../wire/address.js';
 import type { Security } from '../wire/security.js';
 import type { BankPool } from './banks.js';
 import { type Chain, Chains } from './chains.js';
@@ -216,7 +217,9 @@ export class Migration {
   }
 
   #candidates(): (NodeRef | Candidate)[] {
-    return [...(this.registration?.voters ?? []), ...this.#options.nodes()];
+    // Stores make their own copies, and take none from nodes.
+    const voters = (this.registration?.voters ?? []).filter(({ address }) => storeScheme(address) === null);
+    return [...voters, ...this.#options.nodes()];
   }
 }
 

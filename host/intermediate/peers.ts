@@ -13,8 +13,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Registration } from '../mam/bodies.js';
-import type { NodeRef, PutResult } from '../mam/keeper.js';
-import { isSurelyGone, MamNode } from '../mam/node.js';
+import { type FrameKeeper, isSurelyGone, type NodeRef, type PutResult } from '../mam/keeper.js';
+import { MamNode } from '../mam/node.js';
 import type { Security } from '../wire/security.js';
 import type { Chain } from './chains.js';
 
@@ -202,7 +202,7 @@ export class Peer implements NodeRef {
     if (this.#closed.signal.aborted) return Promise.reject(new AbdmError('CANCELLED', 'the migration is over here'));
     if (this.#node !== null && this.#node.gone === null) return Promise.resolve(this.#node);
     const { migration, security } = this.#options;
-    const onState = ({ gone }: MamNode) => {
+    const onState = ({ gone }: FrameKeeper) => {
       if (gone) this.#judge(false, gone.surely);
     };
     const options = { migration, security, role: 'intermediate', id: this.id, timeoutMs, onState } as const;

@@ -3,7 +3,7 @@
 
 import { MAX_VMS } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
-import { parseAddress } from '../wire/address.js';
+import { checkKeeperAddress } from '../wire/address.js';
 import { decodeJson, type JsonObject, need, printable } from '../wire/json.js';
 import { MAX_CHAIN, MAX_REPLICAS } from '../wire/messages.js';
 import type { NodeRef } from './keeper.js';
@@ -147,7 +147,7 @@ export function decodeNodeRef(item: unknown, what: string): NodeRef {
   const json = need.isObject(item, what, 'nodes');
   const address = need.string(json, 'address', what, 300);
   try {
-    parseAddress(address, 1);
+    checkKeeperAddress(address);
   } catch (cause) {
     throw new AbdmError('PROTOCOL', `${what}: ${(cause as Error).message}`, { cause });
   }
@@ -162,7 +162,8 @@ function decodeToken(json: JsonObject): string {
   return needHex(json, 'token', 'REGISTER');
 }
 
-function needHex(json: JsonObject, name: string, what: string): string {
+/** Of a migration, a node, or a token: 32 hexadecimal digits. @throws {AbdmError} PROTOCOL. */
+export function needHex(json: JsonObject, name: string, what: string): string {
   const text = need.string(json, name, what, 32);
   if (!isNodeId(text)) throw bad(`${what}: \`${name}\` is not 32 hexadecimal digits`);
   return text;

@@ -3,8 +3,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Security } from '../wire/security.js';
-import type { NodeRef } from './keeper.js';
-import { isSurelyGone, MamNode } from './node.js';
+import { dial } from './dial.js';
+import { type FrameKeeper, isSurelyGone, type NodeRef } from './keeper.js';
 
 const RETRY_MS = 500;
 
@@ -15,7 +15,7 @@ export interface ConnectionEvents {
 }
 
 export class Connection {
-  #node: MamNode | null = null;
+  #node: FrameKeeper | null = null;
   #ended = false;
   readonly #ref: NodeRef;
   readonly #migration: string;
@@ -35,7 +35,7 @@ export class Connection {
   }
 
   /** The node, while it is connected. */
-  get node(): MamNode | null {
+  get node(): FrameKeeper | null {
     return this.#node;
   }
 
@@ -49,7 +49,7 @@ export class Connection {
     const about = { migration: this.#migration, security: this.#security, role: 'destination' as const };
     while (!this.#ended) {
       try {
-        this.#node = await MamNode.connect(address, { ...about, id, onState: (node) => this.#onState(node) });
+        this.#node = await dial(address, { ...about, id, onState: (node) => this.#onState(node) });
         if (this.#ended) this.#node.end();
         return this.#events.onUp();
       } catch (cause) {
@@ -62,7 +62,7 @@ export class Connection {
     }
   }
 
-  #onState(node: MamNode): void {
+  #onState(node: FrameKeeper): void {
     if (this.#ended || node !== this.#node || !node.gone) return;
     const { error, surely } = node.gone;
     this.#node = null;

@@ -11,6 +11,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 import { type Mam, PATIENCE_MS } from './mam.js';
 import type { Member } from './member.js';
+import { putAlong } from './put.js';
 import type { Block } from './seal.js';
 import { Spill } from './spill.js';
 
@@ -302,7 +303,7 @@ export class Courier {
     parcel.onGiven?.(first === this.#mam.destination);
     let took: number | null = null;
     try {
-      const result = await first.node.put(block.id, block.bytes, chain.length > 1 ? chain : [], {
+      const result = await putAlong(chain, block, {
         // A destination takes as long as it likes.
         ...(first !== this.#mam.destination && { deadlineMs: SILENT_MS }),
         onFree: () => this.#free(parcel),

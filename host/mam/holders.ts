@@ -15,8 +15,8 @@ import type { Security } from '../wire/security.js';
 import type { Claimed } from './bodies.js';
 import type { Voter } from './claim.js';
 import { Connection } from './connection.js';
-import type { NodeRef } from './keeper.js';
-import { MamNode } from './node.js';
+import { dial } from './dial.js';
+import type { FrameKeeper, NodeRef } from './keeper.js';
 
 /** So long nothing at all came from a node that was asked. */
 const SILENT_MS = 3_000;
@@ -64,7 +64,7 @@ export class Holder implements NodeRef, Voter {
   }
 
   /** The connection, while there is one. */
-  get node(): MamNode | null {
+  get node(): FrameKeeper | null {
     return this.state === 'up' || this.state === 'silent' ? this.#bulk.node : null;
   }
 
@@ -128,7 +128,7 @@ export class Holder implements NodeRef, Voter {
     while (this.state === 'away' && performance.now() < by) await sleep(20);
   }
 
-  #require(): MamNode {
+  #require(): FrameKeeper {
     if (this.node) return this.node;
     throw this.why ?? new AbdmError('PEER_GONE', `${this.address} is not connected`);
   }
@@ -139,7 +139,7 @@ export class Holder implements NodeRef, Voter {
   }
 
   /** Is asked whether it is still there until it says so. */
-  async #suspect(node: MamNode, why: AbdmError): Promise<void> {
+  async #suspect(node: FrameKeeper, why: AbdmError): Promise<void> {
     if (this.state !== 'up') return;
     this.#turn('silent', why);
     while (this.#bulk.node === node && !this.#ended) {
@@ -188,7 +188,7 @@ export class Holders {
   async at(address: string): Promise<Holder> {
     for (const holder of this) if (holder.address === address && holder.state === 'up') return holder;
     const { migration, security } = this.#options;
-    const node = await MamNode.connect(address, { migration, security, role: 'destination' });
+    const node = await dial(address, { migration, security, role: 'destination' });
     node.end();
     return this.of({ address, id: node.id });
   }

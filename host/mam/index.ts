@@ -2,7 +2,7 @@
 // believes those that are authentic, fresh and new, and is told by its owner which connections failed.
 
 import { AbdmError } from '../../bindings/errors.js';
-import { parseAddress } from '../wire/address.js';
+import { checkKeeperAddress } from '../wire/address.js';
 import { PROTOCOL_VERSION } from '../wire/messages.js';
 import type { Security } from '../wire/security.js';
 import { announcementKey, decodeAnnouncement } from './announcement.js';
@@ -20,7 +20,7 @@ const SWEEP_MS = 250;
 /** What the index is opened with. */
 export interface NodeIndexOptions {
   readonly security: Security;
-  /** HOST:PORT of each node: exactly these, and announcements only refresh what is known of them. Without: whoever announces. */
+  /** The address of each node or store: exactly these, and announcements only refresh what is known of them. Without: whoever announces. */
   readonly listed?: readonly string[];
   /** Where to listen: multicast groups are joined, any other HOST:PORT is bound. Default 239.77.77.77:7077, with `listed` nowhere. */
   readonly announcements?: readonly string[];
@@ -80,7 +80,7 @@ export class NodeIndex {
     if (listed && listed.length > MAX_NODES) {
       throw new AbdmError('USAGE', `${listed.length} nodes are listed, ${MAX_NODES} are allowed`);
     }
-    for (const address of listed ?? []) parseAddress(address, 1);
+    for (const address of listed ?? []) checkKeeperAddress(address);
     const places = announcements ?? (listed ? [] : DEFAULT_PLACES);
     if (!listed && places.length === 0) {
       throw new AbdmError('USAGE', 'no nodes are listed, and nowhere is listened for any: give one or the other');

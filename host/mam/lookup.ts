@@ -3,7 +3,8 @@
 import { AbdmError } from '../../bindings/errors.js';
 import type { Security } from '../wire/security.js';
 import type { FoundMigration } from './bodies.js';
-import { isSurelyGone, MamNode } from './node.js';
+import { lookUpAt } from './dial.js';
+import { isSurelyGone } from './keeper.js';
 
 const LOOKUP_MS = 2_000;
 
@@ -19,7 +20,7 @@ export interface Answers {
 /** Asks the nodes at these addresses for migrations of a VM with this name. */
 export async function lookUp(addresses: Iterable<string>, name: string, security: Security): Promise<Answers> {
   const asked = [...new Set(addresses)];
-  const all = await Promise.allSettled(asked.map((address) => MamNode.lookup(address, name, security, LOOKUP_MS)));
+  const all = await Promise.allSettled(asked.map((address) => lookUpAt(address, name, security, LOOKUP_MS)));
   const answers: Answers = { found: [], silent: [], gone: [] };
   for (const [i, answer] of all.entries()) {
     if (answer.status === 'fulfilled') answers.found.push(...answer.value);

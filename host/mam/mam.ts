@@ -6,6 +6,7 @@
 
 import { AbdmError } from '../../bindings/errors.js';
 import { Placement } from '../../bindings/placement.js';
+import { storeScheme } from '../wire/address.js';
 import type { NodeIndex } from './index.js';
 import type { Member } from './member.js';
 import { type Dial, Place, type PlaceEvents } from './place.js';
@@ -98,7 +99,7 @@ export class Mam {
     this.#options.onChange();
   }
 
-  /** Resolves when there are enough nodes. @throws {AbdmError} NO_ROOM that says how each stands; what aborts `signal`. */
+  /** Resolves when there are enough nodes. @throws {AbdmError} NO_ROOM that says how each stands; USAGE if one is not fit to be used; what aborts `signal`. */
   async ready(signal: AbortSignal): Promise<void> {
     const { replicas } = this;
     const startedAt = performance.now();
@@ -107,7 +108,15 @@ export class Mam {
       signal.throwIfAborted();
       const now = performance.now();
       const places = [...this.#places.values()];
-      const enough = places.filter(({ up }) => up).length >= replicas;
+      const refused = places.find(({ address, trouble }) => {
+        const isLogin = trouble?.code === 'UNAUTHENTICATED' && storeScheme(address) !== null;
+        return isLogin || trouble?.code === 'USAGE';
+      });
+      if (refused) throw refused.trouble!;
+      const up = places.flatMap(({ up, member }) => (up ? [member!.node] : []));
+      const holders = (chains: boolean) =>
+        up.reduce((sum, node) => sum + (node.chains === chains ? node.copies : 0), 0);
+      const enough = Math.max(holders(true), holders(false)) >= replicas;
       enoughAt = enough ? (enoughAt ?? now) : null;
       if (enough && places.every(({ up, trouble }) => up || trouble)) return;
       if (enoughAt !== null && now - enoughAt > GATHER_MS) return;
@@ -121,18 +130,27 @@ export class Mam {
 
   /**
    * The nodes that take a block of `bytes` bytes whose place is `key`, in the order of the chain. `busy`: there are enough, but their windows are
-   * full. `none`: there are not enough with room.
+   * full. `none`: there are not enough with room. Stores that make all copies by themselves stand alone.
    */
   choose(key: number, bytes: number, avoid: ReadonlySet<Member>): Member[] | 'busy' | 'none' {
-    const chain: Member[] = [];
-    let busy = 0;
+    const { replicas } = this;
+    // A node passes nothing on to a store: a chain is of one kind.
+    const nodes = { chain: [] as Member[], holders: 0, busy: 0 };
+    const stores = { chain: [] as Member[], holders: 0, busy: 0 };
     for (const member of this.best(key)) {
       if (avoid.has(member) || !member.takes(bytes)) continue;
-      const { window } = member;
-      if (!window.hasRoom(bytes) || (window.isFull && this.#up.length > this.replicas)) busy++;
-      else if (chain.push(member) === this.replicas) return chain;
+      const { window, node } = member;
+      const kind = node.chains ? nodes : stores;
+      if (!window.hasRoom(bytes) || (window.isFull && this.#up.length > replicas)) {
+        kind.busy += node.copies;
+        continue;
+      }
+      if (node.copies >= replicas) return [member];
+      kind.chain.push(member);
+      kind.holders += node.copies;
+      if (kind.holders >= replicas) return kind.chain;
     }
-    return chain.length + busy >= this.replicas ? 'busy' : 'none';
+    return [nodes, stores].some(({ holders, busy }) => holders + busy >= replicas) ? 'busy' : 'none';
   }
 
   /** All nodes that are up, best first for `key`. */

@@ -8,7 +8,7 @@
 // What it had acknowledged counts until it is gone.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { MamNode } from './node.js';
+import type { FrameKeeper } from './keeper.js';
 import { Window, type WindowLimits } from './window.js';
 
 /** A node that had no room is not asked again before this. */
@@ -21,7 +21,7 @@ export class Member {
   readonly window: Window;
   /** What it has acknowledged, as the first of a chain or behind others. */
   readonly stored = { frames: 0, bytes: 0 };
-  readonly node: MamNode;
+  readonly node: FrameKeeper;
   readonly #onChange: () => void;
   #freeBytes: number;
   #toldAt = performance.now();
@@ -29,7 +29,7 @@ export class Member {
   #suspect = false;
 
   /** `onChange` is called when it is trusted again. */
-  constructor(node: MamNode, limits: WindowLimits, onChange: () => void) {
+  constructor(node: FrameKeeper, limits: WindowLimits, onChange: () => void) {
     this.address = node.address;
     this.window = new Window(limits);
     this.node = node;

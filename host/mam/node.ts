@@ -47,7 +47,17 @@ import {
   isNodeId,
   type Registration,
 } from './bodies.js';
-import type { FrameKeeper, NodeRef, PutOptions, PutResult } from './keeper.js';
+import {
+  type ClaimOptions,
+  type FrameKeeper,
+  type Gone,
+  isSurelyGone,
+  type KeeperOptions,
+  type NodeRef,
+  type PutOptions,
+  type PutResult,
+  peerCode,
+} from './keeper.js';
 import { Lane } from './lane.js';
 import { type Question, Requests, unasked } from './requests.js';
 
@@ -60,43 +70,14 @@ const RETRY_PAUSE_MS = 50;
 const MAX_BREAKS = 5;
 const TIMEOUT_MS = 5_000;
 
-/** Which migration a node is spoken to about, as whom, and for how long it is waited for. */
-export interface NodeOptions {
-  /** 32 hexadecimal digits. */
-  readonly migration: string;
-  readonly role: 'source' | 'destination' | 'frames' | 'urgent' | 'intermediate';
-  readonly security?: Security;
-  /** Only this node will do; another one at the address is as if nobody were there. */
-  readonly id?: string;
-  /** A node that is asked for something and says nothing at all for so long is given up. Default 60 s. */
-  readonly answerMs?: number;
-  /** It must be connected and have said WELCOME within this. Default 5 s. */
-  readonly timeoutMs?: number;
-  /** Aborted before the first WELCOME, connecting is given up, for the signal's reason. */
-  readonly signal?: AbortSignal;
-  /** Called when `open` or `gone` has changed. */
-  readonly onState?: (node: MamNode) => void;
-}
-
-/** How a claim is meant. */
-export interface ClaimOptions {
-  /** Granted, it is never given to anybody else. */
-  readonly forGood?: boolean;
-  readonly deadlineMs?: number;
-}
-
-/** Why a node is not there any more, and whether it has surely lost its blocks. */
-export interface Gone {
-  readonly error: AbdmError;
-  readonly surely: boolean;
-}
-
-export class MamNode implements FrameKeeper, NodeRef {
+export class MamNode implements FrameKeeper {
+  readonly copies = 1;
+  readonly chains = true;
   readonly address: string;
   /** 32 hexadecimal digits; empty for a destination, which is no member of chains. */
   id: string;
   memoryBytes = 0;
-  readonly #options: NodeOptions;
+  readonly #options: KeeperOptions;
   readonly #requests: Requests;
   /** The connections that stand: the first for everything but blocks, the last for blocks, which may be the same; none while there is none. */
   #lanes: readonly Lane[] = [];
@@ -111,7 +92,7 @@ export class MamNode implements FrameKeeper, NodeRef {
   /** Chains that the node knows on this connection, by the ids of their members. */
   readonly #chains = new Map<string, number>();
 
-  private constructor(address: string, options: NodeOptions) {
+  private constructor(address: string, options: KeeperOptions) {
     this.address = address;
     this.id = options.id ?? '';
     this.#options = options;
@@ -133,7 +114,7 @@ export class MamNode implements FrameKeeper, NodeRef {
    * Connects and says hello.
    * @throws {AbdmError} PEER_UNREACHABLE, PEER_ABORTED, PROTOCOL, PEER_GONE; {@link isSurelyGone} tells whether anybody may still be there.
    */
-  static async connect(address: string, options: NodeOptions): Promise<MamNode> {
+  static async connect(address: string, options: KeeperOptions): Promise<MamNode> {
     const node = new MamNode(address, options);
     await node.#open(options.timeoutMs ?? TIMEOUT_MS, options.signal);
     return node;
@@ -260,6 +241,9 @@ export class MamNode implements FrameKeeper, NodeRef {
       deadlineMs,
     });
   }
+
+  /** A node has what it has for as long as it is the same. */
+  async verify(): Promise<void> {}
 
   /** Whether it answers within this. */
   ping(timeoutMs: number): Promise<boolean> {
@@ -430,19 +414,6 @@ export class MamNode implements FrameKeeper, NodeRef {
 }
 
 const ANOTHER_NODE = { code: 'ANOTHER_NODE' };
-/** Nothing listens there; or another node does; or the node says itself that it has dropped everything. */
-const SURELY = ['ECONNREFUSED', 'ANOTHER_NODE', 'CANCELLED'];
-
-/** Whether a failed connection proves that the node, or what it kept of the migration, is gone; otherwise it may just be out of reach. */
-export function isSurelyGone(error: unknown): boolean {
-  return SURELY.includes(peerCode(error) ?? '');
-}
-
-/** What a peer or the system called an error that a connection ended with; null if it said nothing. */
-export function peerCode(error: unknown): string | null {
-  const cause = error instanceof Error ? error.cause : undefined;
-  return typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : null;
-}
 
 function decodeDropped(body: Uint8Array): { frames: number; bytes: number } {
   const dropped = decodeJson(body, 'DROPPED');

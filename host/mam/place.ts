@@ -2,15 +2,15 @@
 // a member of its own (member.ts): what was kept by the one before is not counted on any more.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
+import type { FrameKeeper } from './keeper.js';
 import { Member } from './member.js';
-import type { MamNode } from './node.js';
 import type { WindowLimits } from './window.js';
 
 /** Between two attempts to connect. */
 const RETRY_MS = 500;
 
-/** Connects to an address; `onState` and `signal` as NodeOptions has them. */
-export type Dial = (address: string, onState: () => void, signal: AbortSignal) => Promise<MamNode>;
+/** Connects to an address; `onState` and `signal` as KeeperOptions has them. */
+export type Dial = (address: string, onState: () => void, signal: AbortSignal) => Promise<FrameKeeper>;
 
 export interface PlaceEvents {
   /** A node answers that had not been there. */
@@ -74,7 +74,7 @@ export class Place {
   }
 
   /** Whoever is there, on a new connection if there is none. @throws {AbdmError} if nobody answers. */
-  async reach(): Promise<MamNode> {
+  async reach(): Promise<FrameKeeper> {
     return this.up ? this.member!.node : this.#dial(this.address, () => {}, this.#end.signal);
   }
 

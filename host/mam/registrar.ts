@@ -8,9 +8,9 @@ import { AbdmError } from '../../bindings/errors.js';
 import { MAX_VOTERS, type Registration } from './bodies.js';
 import { encodeManifest, MANIFEST_ID, type Manifest } from './catalog.js';
 import type { NodeRef } from './keeper.js';
+import { peerCode } from './keeper.js';
 import type { Mam } from './mam.js';
 import type { Member } from './member.js';
-import { peerCode } from './node.js';
 import { Sealer } from './seal.js';
 
 export interface RegistrarOptions {

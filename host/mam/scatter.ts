@@ -17,11 +17,12 @@ import { FRAME_PAGES, frameBound } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Manifest } from './catalog.js';
 import { type Chain, Courier, type Straight } from './courier.js';
+import { dial } from './dial.js';
 import type { NodeIndex } from './index.js';
+import type { KeeperOptions } from './keeper.js';
 import { type Kept, Ledger } from './ledger.js';
 import { Mam } from './mam.js';
 import type { Member } from './member.js';
-import { MamNode, type NodeOptions } from './node.js';
 import type { Dial } from './place.js';
 import { Recorder } from './recorder.js';
 import { Registrar } from './registrar.js';
@@ -52,7 +53,7 @@ export interface Frame extends Block {
   readonly meta: Uint8Array | undefined;
 }
 
-export interface ScatterOptions extends Pick<NodeOptions, 'migration' | 'security'> {
+export interface ScatterOptions extends Pick<KeeperOptions, 'migration' | 'security'> {
   /** The migration's secret. */
   readonly key: Uint8Array;
   /** Which nodes there are; null: the destination alone. */
@@ -138,7 +139,21 @@ export class Scatter {
   /** Resolves when enough nodes are there and know what is coming. @throws {AbdmError} NO_ROOM, USAGE; what aborts `signal`. */
   async ready(signal: AbortSignal): Promise<void> {
     await this.#mam.ready(signal);
+    this.#checkRoom();
     await this.#registrar?.begin();
+  }
+
+  /** A store that is filled to the brim fails whoever else uses it: where there is nobody but stores, they have room for all. @throws {AbdmError} NO_ROOM. */
+  #checkRoom(): void {
+    const { members } = this.#mam;
+    if (members.length === 0 || members.some(({ node }) => node.chains)) return;
+    const { vms, replicas } = this.#options.manifest;
+    const bytes = vms.reduce((sum, vm) => sum + vm.bytes, 0) * replicas;
+    const room = members.reduce((sum, { freeBytes, node }) => sum + freeBytes * node.copies, 0);
+    if (room >= bytes) return;
+    const text = `the stores have room for ${room} bytes, and ${replicas} copies of this may take ${bytes}`;
+    const hint = 'raise maxmemory of Valkey or Redis, -m of memcached, or add a store or intermediates';
+    throw new AbdmError('NO_ROOM', `${text}: ${hint} (${this.#mam.describe()})`);
   }
 
   /** The destination takes frames too from now on, at `address`. */
@@ -244,6 +259,9 @@ export class Scatter {
     for (;;) {
       await this.settle(signal);
       if (!this.#registrar) return;
+      // Who may have forgotten something says so before there is no way back.
+      await Promise.all(this.#mam.members.map(({ node }) => node.verify()));
+      if (!this.#isSettled) continue;
       onCommit();
       await this.#registrar.complete(this.ledger.size);
       // A node that did not answer to that was gone already, perhaps with frames that nobody else has.
@@ -427,10 +445,11 @@ export class Scatter {
   }
 
   #dial(role: 'source' | 'frames' | 'urgent', answerMs: number | undefined): Dial {
-    const { migration, security } = this.#options;
+    const { migration, security, manifest } = this.#options;
     return (address, onState, signal) => {
-      return MamNode.connect(address, {
+      return dial(address, {
         migration,
+        replicas: manifest.replicas,
         role,
         onState,
         signal,

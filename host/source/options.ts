@@ -6,6 +6,7 @@ import { AbdmError } from '../../bindings/errors.js';
 import { requireInteger } from '../../bindings/options.js';
 import { type ImageSource, isGuestSource } from '../image/image.js';
 import type { Mode, Notice } from '../summary.js';
+import { storeScheme } from '../wire/address.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
 import type { Security } from '../wire/security.js';
 
@@ -23,7 +24,7 @@ export interface EjectOptions {
   park?: { leaseMs: number };
   /** The key of parked VMs, 32 bytes: who has it can read them. */
   vmKey?: Uint8Array;
-  /** HOST:PORT of each intermediate, or whoever announces itself; empty: frames go straight to the destination. */
+  /** HOST:PORT of each intermediate, and the address of each store (parseStore), or whoever announces itself; empty: frames go straight to the destination. */
   intermediates: readonly string[] | 'announced';
   /** Where announcements are heard: HOST:PORT. */
   announcements?: readonly string[];
@@ -95,7 +96,8 @@ export function checkOptions(options: EjectOptions): void {
   }
   if (intermediates === 'announced') return;
   const listed = new Set(intermediates).size;
-  if (listed < replicas) {
+  // A store may make copies by itself.
+  if (listed < replicas && !intermediates.some((address) => storeScheme(address) !== null)) {
     throw bad(
       `${replicas} copies of each frame need as many different nodes, and ${listed} are named: name more, or ask for fewer`,
     );

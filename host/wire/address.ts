@@ -27,6 +27,22 @@ export function parseAddress(text: string, minPort: 0 | 1 = 0): Address {
   return { host, port };
 }
 
+/** The scheme of a store's address, such as `valkey` of valkey://10.0.0.7:6379; null: it is none. */
+export function storeScheme(text: string): string | null {
+  return /^([a-z][a-z0-9+.-]{0,31}):\/\//.exec(text)?.[1] ?? null;
+}
+
+/**
+ * Checks what says where blocks are kept: HOST:PORT, or the address of a store, with nobody's password in it.
+ * @throws {AbdmError} `USAGE` with what is wrong.
+ */
+export function checkKeeperAddress(text: string): void {
+  if (storeScheme(text) === null) parseAddress(text, 1);
+  else if (!/^[!-?A-~]{1,300}$/.test(text)) {
+    throw new AbdmError('USAGE', `the address of a store is printable, has no '@' and at most 300 characters`);
+  }
+}
+
 /** The inverse of {@link parseAddress}. */
 export function formatAddress(address: Address): string {
   return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;

@@ -9,7 +9,8 @@ import {
   startIntermediate,
 } from '#abdm/host/intermediate/intermediate.js';
 import type { Registration } from '#abdm/host/mam/bodies.js';
-import { MamNode, type NodeOptions } from '#abdm/host/mam/node.js';
+import type { KeeperOptions } from '#abdm/host/mam/keeper.js';
+import { MamNode } from '#abdm/host/mam/node.js';
 import { MAX_FRAME_BYTES } from '#abdm/host/wire/messages.js';
 import { pattern, same } from '../wire/pair.js';
 import { MIGRATION } from './client.js';
@@ -91,7 +92,7 @@ export class Cluster {
     return node;
   }
 
-  async connect({ address }: { address: string }, options: Partial<NodeOptions> = {}): Promise<MamNode> {
+  async connect({ address }: { address: string }, options: Partial<KeeperOptions> = {}): Promise<MamNode> {
     const client = await MamNode.connect(address, { migration: MIGRATION, role: 'source', ...options });
     this.#clients.push(client);
     return client;

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
 import { Courier } from '#abdm/host/mam/courier.js';
 import { NodeIndex } from '#abdm/host/mam/index.js';
+import type { FrameKeeper } from '#abdm/host/mam/keeper.js';
 import { Mam } from '#abdm/host/mam/mam.js';
 import type { Member } from '#abdm/host/mam/member.js';
 import { MamNode } from '#abdm/host/mam/node.js';
@@ -48,6 +49,83 @@ function block(id: number, bytes = 1000) {
   const made = { id, bytes: new Uint8Array(bytes), released: 0, release: () => void made.released++ };
   return made;
 }
+
+/** A store, as far as placement knows it. */
+function store(address: string, copies: number): FrameKeeper {
+  const stored = { stored: true, freeBytes: Array.from({ length: copies }, () => 1e9) } as const;
+  const put: FrameKeeper['put'] = async (_id, _block, _chain, options) => {
+    options?.onFree?.();
+    return stored;
+  };
+  const nothing = { gone: null, open: true, bytesOut: 0, end() {}, abandon() {} };
+  const id = address.replace(/\W/g, '').padEnd(32, '0').slice(0, 32);
+  return { ...nothing, address, id, copies, chains: false, freeBytes: 1e9, put } as unknown as FrameKeeper;
+}
+
+describe('stores', () => {
+  async function openWith(stores: readonly FrameKeeper[], nodes: readonly FakeNode[], replicas: number) {
+    const listed = [...stores, ...nodes].map(({ address }) => address);
+    const index = await NodeIndex.open({ security: OPEN, listed });
+    const mam = await Mam.open({
+      index,
+      replicas,
+      dial: async (address, onState) => {
+        const found = stores.find((one) => one.address === address);
+        return found ?? MamNode.connect(address, { migration: MIGRATION, role: 'source', onState });
+      },
+      onJoin: () => {},
+      onGone: () => {},
+      onChange: () => {},
+    });
+    const courier = new Courier({ mam, onError: () => {} });
+    onTestFinished(() => {
+      courier.stop();
+      mam.end();
+      index.close();
+    });
+    return { mam, courier };
+  }
+
+  test('and nodes do not stand in one chain; a store that makes all copies stands alone', async () => {
+    const nodes = await Promise.all([1, 2].map(() => fakeNode(stored)));
+    const { mam } = await openWith(
+      [store('valkey://a', 2), store('memcached://b', 1), store('memcached://c', 1)],
+      nodes,
+      2,
+    );
+    await mam.ready(new AbortController().signal);
+    const kinds = new Set<string>();
+    for (let key = 0; key < 200; key++) {
+      const chain = mam.choose(key, 1000, NOBODY) as Member[];
+      kinds.add(
+        chain
+          .map(({ address }) => address.replace(/:.*/, ''))
+          .sort()
+          .join(),
+      );
+    }
+    expect([...kinds].sort()).toEqual(['127.0.0.1,127.0.0.1', 'memcached,memcached', 'valkey']);
+  });
+
+  test('are each given a block that several of them keep', async () => {
+    const { mam, courier } = await openWith([store('memcached://b', 1), store('memcached://c', 1)], [], 2);
+    await mam.ready(new AbortController().signal);
+    const one = block(1);
+    const chain = await courier.send(one, 5);
+    expect(chain.map(({ stored }) => stored.frames)).toEqual([1, 1]);
+    await until(() => one.released === 1);
+  });
+
+  test('are too few where they cannot make as many copies as are wanted, whatever nodes there are', async () => {
+    const nodes = await Promise.all([1].map(() => fakeNode(stored)));
+    const { mam } = await openWith([store('memcached://b', 1)], nodes, 2);
+    const stop = new AbortController();
+    const ready = mam.ready(stop.signal);
+    setTimeout(() => stop.abort(new Error('enough')), 600);
+    await expect(ready).rejects.toThrow('enough');
+    expect(mam.choose(1, 1000, NOBODY)).toBe('none');
+  });
+});
 
 describe('placement', () => {
   test('is by the place in the image and by free memory', async () => {

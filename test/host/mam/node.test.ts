@@ -1,7 +1,8 @@
 // A node as its client sees it: what it may say and when, and what becomes of what it was asked when it is silent, or its connection breaks.
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { isSurelyGone, MamNode, type NodeOptions } from '#abdm/host/mam/node.js';
+import { isSurelyGone, type KeeperOptions } from '#abdm/host/mam/keeper.js';
+import { MamNode } from '#abdm/host/mam/node.js';
 import { parseAddress } from '#abdm/host/wire/address.js';
 import type { Channel } from '#abdm/host/wire/channel.js';
 import { encodeJson } from '#abdm/host/wire/json.js';
@@ -98,7 +99,7 @@ async function cuttable(address: string) {
   return proxy;
 }
 
-const connectTo = (address: string, answerMs = 60_000, options: Partial<NodeOptions> = {}) =>
+const connectTo = (address: string, answerMs = 60_000, options: Partial<KeeperOptions> = {}) =>
   MamNode.connect(address, { migration: MIGRATION, role: 'source', answerMs, ...options });
 const frame = new Uint8Array(1000);
 

@@ -1,0 +1,321 @@
+// Valkey and Redis, one server or a cluster, as an engine. Commands go through the client library; blocks beside it (pipe.ts), for it takes five times the CPU
+// for them.
+//
+//   R copies       WAIT for R - 1 replicas behind every write: the source's link carries each block once, and it is the copies that a failover finds. A
+//                  server with fewer replicas makes one copy, and says so (`copies`)
+//   a failover     what was under way is sent again to whoever has the slot then; SET NX does it once
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Redis } from 'ioredis';
+import { AbdmError, asAbdmError } from '../../../bindings/errors.js';
+import { type Address, formatAddress, parseAddress } from '../../wire/address.js';
+import { MAX_FRAME_BYTES } from '../../wire/messages.js';
+import type { StoreAddress } from '../address.js';
+import type { Added, Engine, EngineOptions } from '../engine.js';
+import { Pipe, type Target } from '../pipe.js';
+import { type Client, connect, parseInfo, told, usage } from './client.js';
+import { command, type Reply, ReplyError, resp } from './resp.js';
+import { slotOf } from './slot.js';
+
+const RETRY_MS = 100;
+/** How long replicas may take to confirm a write. */
+const CONFIRM_MS = 2_000;
+/** What a value of a frame's length takes, for each of its bytes: the allocator rounds up. */
+const OVERHEAD = 1.28;
+/** The server, or who has the slot, is about to change: asked again, it goes well. */
+const PASSING =
+  /^(MOVED|ASK|TRYAGAIN|CLUSTERDOWN|LOADING|READONLY|MASTERDOWN|BUSY)|redirections|slots cache|timed out|Connection is closed|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EHOSTUNREACH|Stream isn't writeable/i;
+/** One command, so that nobody comes between; an empty value removes the key. */
+const SWAP = `if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1`;
+
+/** @throws {AbdmError} USAGE, UNAUTHENTICATED, PEER_UNREACHABLE. */
+export async function openRedis(address: StoreAddress, options: EngineOptions): Promise<Engine> {
+  const engine = new RedisEngine(address, options, await connect(address, options));
+  try {
+    await engine.countReplicas(options.copies);
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+  return engine;
+}
+
+class RedisEngine implements Engine {
+  copies = 1;
+  readonly #address: StoreAddress;
+  readonly #timeoutMs: number;
+  readonly #client: Client;
+  readonly #pipes = new Map<string, Promise<Pipe<Reply>>>();
+  #closed = false;
+
+  constructor(address: StoreAddress, { timeoutMs, onOpen }: EngineOptions, client: Client) {
+    this.#address = address;
+    this.#timeoutMs = timeoutMs;
+    this.#client = client;
+    let why: string | undefined;
+    client.redis.on('error', (error: unknown) => {
+      why = told(address, error).message;
+    });
+    client.redis.on('ready', () => onOpen(true));
+    client.redis.on('close', () => onOpen(false, why));
+  }
+
+  /** It makes so many copies if every server has replicas for them. */
+  async countReplicas(copies: number): Promise<void> {
+    const infos = await this.#infos('replication');
+    const least = Math.min(...infos.map((info) => Number(info.get('connected_slaves') ?? 0)));
+    if (least >= copies - 1) this.copies = copies;
+  }
+
+  async check(): Promise<void> {
+    for (const info of await this.#infos('memory')) {
+      const policy = info.get('maxmemory_policy');
+      if (policy === 'noeviction') continue;
+      const text = `it may forget frames when it is full (maxmemory-policy ${policy})`;
+      throw usage(this.#address, `${text}; use one with CONFIG SET maxmemory-policy noeviction`);
+    }
+    for (const server of this.#servers()) {
+      // Whoever may not read the setting has the default, 512 MB, more often than not.
+      const [, longest] = (await server.config('GET', 'proto-max-bulk-len').catch(() => [])) as string[];
+      if (longest === undefined || Number(longest) >= MAX_FRAME_BYTES) continue;
+      const text = `a value there has at most ${longest} bytes, and a frame ${MAX_FRAME_BYTES}`;
+      throw usage(this.#address, `${text}; raise proto-max-bulk-len`);
+    }
+  }
+
+  async freeBytes(): Promise<number> {
+    const infos = await this.#infos('memory');
+    const free = infos.map((info) => {
+      const most = Number(info.get('maxmemory')) || Number(info.get('total_system_memory'));
+      return Math.max(0, most - Number(info.get('used_memory')));
+    });
+    // Keys are spread evenly: the fullest server is full first.
+    return Math.floor((Math.min(...free) * free.length) / OVERHEAD) || 0;
+  }
+
+  async ping(): Promise<void> {
+    await Promise.any(this.#servers().map((server) => server.ping())).catch((cause) => {
+      throw told(this.#address, cause.errors?.[0] ?? cause);
+    });
+  }
+
+  async add(key: string, value: Uint8Array, ttlMs: number): Promise<Added> {
+    const set = command('SET', key, value, 'PX', String(ttlMs), 'NX');
+    const [reply, confirmed] = await this.#send(key, async (pipe) => {
+      const asked = [pipe.ask(set)];
+      if (this.copies > 1) {
+        // Of what was there already too: a write behind it is confirmed only with it.
+        asked.push(pipe.ask(command('PEXPIRE', key, String(ttlMs))));
+        asked.push(pipe.ask(command('WAIT', String(this.copies - 1), String(CONFIRM_MS))));
+      }
+      const replies = await Promise.all(asked);
+      return [replies[0]!, replies.at(-1)!] as const;
+    });
+    if (reply instanceof ReplyError && reply.text.startsWith('OOM')) return 'full';
+    if (reply instanceof ReplyError) throw this.#refused(reply.text);
+    if (this.copies > 1 && !(typeof confirmed === 'number' && confirmed >= this.copies - 1)) {
+      const text = `${String(confirmed)} of ${this.copies - 1} replicas have confirmed a write within ${CONFIRM_MS} ms`;
+      throw new AbdmError('PEER_ABORTED', `${this.#address.text}: ${text}`);
+    }
+    return reply === null ? 'exists' : 'stored';
+  }
+
+  async swap(key: string, expected: Uint8Array, value: Uint8Array | null, ttlMs: number): Promise<boolean> {
+    const [old, next] = [Buffer.from(expected), Buffer.from(value ?? [])];
+    const done = await this.#ask(() => this.#client.redis.eval(SWAP, 1, key, old, next, ttlMs));
+    if (done === 1 && value !== null && this.copies > 1) await this.#confirm(key, ttlMs);
+    return done === 1;
+  }
+
+  async get(key: string): Promise<Uint8Array | null> {
+    return this.#ask(() => this.#client.redis.getBuffer(key));
+  }
+
+  async read(key: string, into: Uint8Array, signal: AbortSignal): Promise<number | null> {
+    const target: Target = { into };
+    const stop = () => {
+      target.into = null;
+    };
+    signal.addEventListener('abort', stop);
+    const [reply] = await this.#send(key, async (pipe) => [await pipe.ask(command('GET', key), target)], signal);
+    signal.removeEventListener('abort', stop);
+    if (reply instanceof ReplyError) throw this.#refused(reply.text);
+    if (typeof reply !== 'object' || reply === null) return null;
+    return reply.bytes <= into.byteLength ? reply.bytes : null;
+  }
+
+  async touch(keys: readonly string[], ttlMs: number | null): Promise<boolean[]> {
+    const { redis } = this.#client;
+    const touches = keys.map((key) => {
+      return this.#ask<number>(() => (ttlMs === null ? redis.exists(key) : redis.pexpire(key, ttlMs)));
+    });
+    return (await Promise.all(touches)).map((was) => was === 1);
+  }
+
+  async ttlMs(key: string): Promise<number> {
+    return Math.max(0, await this.#ask(() => this.#client.redis.pttl(key)));
+  }
+
+  async remove(keys: readonly string[]): Promise<number> {
+    const { redis, cluster } = this.#client;
+    // The keys of one command must be at one server.
+    if (!cluster) return this.#ask(() => redis.unlink(...keys));
+    const removed = await Promise.all(keys.map((key) => this.#ask(() => redis.unlink(key))));
+    return removed.reduce((sum, one) => sum + one, 0);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#client.redis.disconnect();
+    for (const pipe of this.#pipes.values()) {
+      pipe.then(
+        (one) => one.close(),
+        () => {},
+      );
+    }
+  }
+
+  /** Replicas have what was written last under this key. */
+  async #confirm(key: string, ttlMs: number): Promise<void> {
+    const [reply] = await this.#send(key, async (pipe) => {
+      const asked = [pipe.ask(command('PEXPIRE', key, String(ttlMs)))];
+      asked.push(pipe.ask(command('WAIT', String(this.copies - 1), String(CONFIRM_MS))));
+      const replies = await Promise.all(asked);
+      return replies[0] instanceof ReplyError ? [replies[0]] : [replies[1]!];
+    });
+    if (typeof reply === 'number' && reply >= this.copies - 1) return;
+    throw new AbdmError('PEER_ABORTED', `${this.#address.text}: its replicas have not confirmed a write`);
+  }
+
+  /** Every server that writes. */
+  #servers(): Redis[] {
+    const { cluster, redis } = this.#client;
+    return cluster ? cluster.nodes('master') : [redis as Redis];
+  }
+
+  async #infos(section: string): Promise<Map<string, string>[]> {
+    const infos = await this.#ask(() => Promise.all(this.#servers().map((server) => server.info(section))));
+    return infos.map(parseInfo);
+  }
+
+  /** Asks the library, again and again while servers change. */
+  async #ask<T>(ask: () => Promise<T>): Promise<T> {
+    for (;;) {
+      this.#requireOpen();
+      try {
+        return await ask();
+      } catch (cause) {
+        this.#requireOpen();
+        const message = cause instanceof Error ? cause.message : String(cause);
+        if (!PASSING.test(message)) throw this.#refused(message);
+      }
+      await sleep(RETRY_MS, undefined, { ref: false });
+    }
+  }
+
+  /** Sends what is about one key to whoever has it, again and again while servers change. The first reply decides. */
+  async #send<T extends readonly [Reply, ...Reply[]]>(
+    key: string,
+    send: (pipe: Pipe<Reply>) => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    let moved: string | null = null;
+    for (;;) {
+      this.#requireOpen();
+      if (signal?.aborted) throw new AbdmError('CANCELLED', 'nobody waits for it any more');
+      const asking = moved?.startsWith('ASK') ?? false;
+      const server = moved ? serverOf(moved) : this.#serverOf(key);
+      moved = null;
+      try {
+        if (server) {
+          const pipe = await this.#pipe(server);
+          if (asking) void pipe.ask(command('ASKING')).catch(() => {});
+          const replies = await send(pipe);
+          const [reply] = replies;
+          if (!(reply instanceof ReplyError && PASSING.test(reply.text))) return replies;
+          if (/^(MOVED|ASK) /.test(reply.text)) moved = reply.text;
+        }
+      } catch (cause) {
+        const error = asAbdmError(cause);
+        if (error.code === 'UNAUTHENTICATED') throw this.#refused(error.message);
+      }
+      this.#requireOpen();
+      if (!moved?.startsWith('ASK')) this.#client.cluster?.refreshSlotsCache();
+      if (!moved) await sleep(RETRY_MS, undefined, { ref: false });
+    }
+  }
+
+  #serverOf(key: string): Address | null {
+    const { cluster } = this.#client;
+    if (!cluster) return this.#address.hosts.find(({ port, host }) => this.#isConnectedTo(host, port))!;
+    const name = cluster.slots[slotOf(key)]?.[0];
+    return name ? hostAndPort(name) : null;
+  }
+
+  #isConnectedTo(host: string, port: number): boolean {
+    const { options } = this.#client.redis as Redis;
+    return options.host === host && options.port === port;
+  }
+
+  async #pipe(server: Address): Promise<Pipe<Reply>> {
+    const name = formatAddress(server);
+    const known = this.#pipes.get(name);
+    const pipe = known && (await known.catch(() => null));
+    if (pipe?.open) return pipe;
+    // Somebody else may have been faster.
+    if (known && this.#pipes.get(name) !== known) return this.#pipes.get(name)!;
+    const made = this.#open(server);
+    this.#pipes.set(name, made);
+    made.catch(() => {});
+    const opened = await made;
+    if (this.#closed) opened.close();
+    return opened;
+  }
+
+  /** @throws {AbdmError} PEER_GONE, UNAUTHENTICATED. */
+  async #open(server: Address): Promise<Pipe<Reply>> {
+    const { tls, login, database } = this.#address;
+    const pipe = new Pipe(server, tls, resp, this.#timeoutMs);
+    const asked: Promise<Reply>[] = [];
+    if (login) asked.push(pipe.ask(command('AUTH', ...(login.user ? [login.user] : []), login.password)));
+    if (database > 0) asked.push(pipe.ask(command('SELECT', String(database))));
+    asked.push(pipe.ask(command('PING')));
+    for (const reply of await Promise.all(asked)) {
+      if (!(reply instanceof ReplyError)) continue;
+      pipe.close('it was not let in');
+      throw new AbdmError('UNAUTHENTICATED', `${pipe.name}: ${reply.text}`);
+    }
+    return pipe;
+  }
+
+  #refused(message: string): AbdmError {
+    const error = told(this.#address, message);
+    if (error.code === 'UNAUTHENTICATED') return error;
+    const full = message.startsWith('OOM');
+    return new AbdmError(full ? 'NO_ROOM' : 'PEER_ABORTED', error.message);
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw new AbdmError('PEER_GONE', `the connection to ${this.#address.text} has ended`);
+  }
+}
+
+/** Of `MOVED 7 10.0.0.8:6379`. */
+function serverOf(text: string): Address | null {
+  const name = text.split(' ')[2];
+  return name ? hostAndPort(name) : null;
+}
+
+/** The servers of a cluster write IPv6 addresses without brackets. */
+function hostAndPort(name: string): Address | null {
+  const at = name.lastIndexOf(':');
+  const host = name.slice(0, at).replace(/^\[|\]$/g, '');
+  try {
+    return parseAddress(formatAddress({ host, port: Number(name.slice(at + 1)) }), 1);
+  } catch {
+    return null;
+  }
+}
