@@ -57,15 +57,16 @@ export class Custody {
     const { notes, isOver, onFailed } = this.#options;
     if (isOver()) return;
     const { error, what } = failure;
+    const isLast = this.failures.size === notes.state!.vms.length;
     try {
       void this.#guests!.of(vm)?.close();
       this.#session!.failVm(vm, error);
-      const isLast = this.failures.size === notes.state!.vms.length;
       if (what !== 'source') this.giveBack(vm, error);
       else if (!isLast && (this.#guests!.of(vm)?.refuse() ?? true)) notes.changeVm(vm, { fate: 'refused' });
       if (isLast) onFailed(error);
     } catch (cause) {
-      onFailed(asAbdmError(cause));
+      // What fills a disk with pages leaves no room for notes either: the first is the reason.
+      onFailed(isLast ? error : asAbdmError(cause));
     }
   }
 
