@@ -75,7 +75,6 @@ export { MamNode } from './mam/node.js';
 export { type Check, CONFORMANCE, type Conforming } from './store/conformance.js';
 export {
   type Added,
-  driverOf,
   type Engine,
   type EngineOptions,
   lookUpName,

@@ -15,13 +15,16 @@ import { MAX_FRAME_BYTES } from '../wire/messages.js';
 
 /** How an implementation is reached. */
 export interface Conforming {
+  /** A new connection to it. */
   connect(options: Pick<KeeperOptions, 'migration' | 'role' | 'id' | 'onState'>): Promise<FrameKeeper>;
+  /** What it knows of migrations with a VM of this name. */
   lookUp(name: string): Promise<FoundMigration[]>;
 }
 
 /** One of the checks. */
 export interface Check {
   readonly name: string;
+  /** Rejects with what is not as it should be. */
   readonly run: (keepers: Conforming) => Promise<void>;
 }
 
@@ -113,6 +116,7 @@ async function listed(keeper: FrameKeeper, from: number): Promise<number[]> {
 
 const isCode = (code: string) => (error: unknown) => (error as { code?: string }).code === code;
 
+/** What every implementation has to do. */
 export const CONFORMANCE: readonly Check[] = [
   check('gives back what was put, of any length, over any connection', async (scene) => {
     const source = await scene.connect();

@@ -23,6 +23,7 @@ export interface Engine {
   add(key: string, value: Uint8Array, ttlMs: number): Promise<Added>;
   /** Stores `value` if what is there is `expected`; null: removes it. Whether it was. */
   swap(key: string, expected: Uint8Array, value: Uint8Array | null, ttlMs: number): Promise<boolean>;
+  /** What is there; null: nothing. */
   get(key: string): Promise<Uint8Array | null>;
   /** Reads a value of up to `into.byteLength` bytes; null if there is none. Nothing is written to `into` any more once `signal` is aborted. */
   read(key: string, into: Uint8Array, signal: AbortSignal): Promise<number | null>;
@@ -32,6 +33,7 @@ export interface Engine {
   ttlMs(key: string): Promise<number>;
   /** How many there were. */
   remove(keys: readonly string[]): Promise<number>;
+  /** Ends its connections. */
   close(): void;
 }
 

@@ -16,11 +16,8 @@ export type { Added, Engine, EngineOptions } from './engine.js';
 export { StoreKeeper } from './keeper.js';
 export { lookUpName } from './names.js';
 
-/** Opens a store of some kind. */
-type Open = (address: StoreAddress, options: EngineOptions) => Promise<Engine>;
-
-/** Keeps frames wherever there is an engine. */
-export function driverOf(open: Open): Driver {
+/** Keeps frames wherever there is an engine: `open` connects to a store of some kind. */
+function driverOf(open: (address: StoreAddress, options: EngineOptions) => Promise<Engine>): Driver {
   return {
     connect: async (text, options) => {
       const address = storeAddress(text);
