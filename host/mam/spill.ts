@@ -6,7 +6,7 @@
 //
 //      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills for 100 to 250 ms: how much does it take?
 //         ^                                                                   |  |
-//         +------------------- less than all together took -------------------+  |  as much, or there was no more
+//         +------------------- less than all together took -------------------+  |  as much
 //         |                                                                      v
 //         +---- they take more ----  together  <-- now and then, or it slows --  straight
 //                                    all may have some for 60 to 120 ms
@@ -107,7 +107,7 @@ export class Spill {
       if (ms > MOMENT_MS) this.#best = Math.max(this.#best, this.#rate(MOMENT_MS, 'straightBytes'));
       if (ms < ALONE_MS.least || (ms < ALONE_MS.most && waits && this.#best > GROWS * before)) return;
       this.#aloneRate = this.#best;
-      if (!waits || this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, AGAIN_MS);
+      if (this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, AGAIN_MS);
       else this.#become('spilling', now, this.#togetherRate > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');

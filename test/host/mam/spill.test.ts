@@ -82,6 +82,12 @@ describe('a destination that is as fast: nodes get little', () => {
   });
 });
 
+test('a trial in which there is nothing more to be sent shows nothing', () => {
+  const { trace } = send({ line, destination: () => line / 5, waits: (ms) => ms < 140 }, 1_000);
+  expect(trace.some(({ allowed }) => !allowed)).toBe(true);
+  expect(trace.at(-1)!.allowed).toBe(true);
+});
+
 test('without anything that waits, and without a destination, nothing is tried', () => {
   expect(send({ line, destination: () => line, waits: () => false }, 5_000).trace.every(({ allowed }) => allowed)).toBe(
     true,
