@@ -91,11 +91,10 @@ export class Mam {
     this.#urgent = null;
   }
 
-  /** How far ahead of the destination, or of each node, bytes may be outstanding, and how many always. */
-  setAhead(of: 'destination' | 'nodes', ahead: { ms: number; minBytes: number }): void {
-    const limits = of === 'nodes' ? this.#limits : this.#destinationLimits;
-    limits.aheadMs = ahead.ms;
-    limits.minBytes = ahead.minBytes;
+  /** How far ahead of the destination bytes may be outstanding, and how many always. */
+  setAhead(ahead: { ms: number; minBytes: number }): void {
+    this.#destinationLimits.aheadMs = ahead.ms;
+    this.#destinationLimits.minBytes = ahead.minBytes;
     this.#options.onChange();
   }
 

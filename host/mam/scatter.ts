@@ -165,14 +165,11 @@ export class Scatter {
   }
 
   /**
-   * How far ahead of the destination, and of each node, bytes may be outstanding, in milliseconds; two frames always. Little where a guest runs, so that what
-   * it waits for comes soon. Undefined: as at first.
+   * How far ahead of the destination bytes may be outstanding, in milliseconds; two frames always. Little where a guest runs, so that what it waits for comes
+   * soon.
    */
-  setAhead(destinationMs: number, nodesMs?: number): void {
-    const minBytes = Math.max(MIN_AHEAD_BYTES, 2 * this.#frameBytes);
-    const { aheadMs, minBytes: usual } = windowLimits(this.#options.short);
-    this.#mam.setAhead('destination', { ms: destinationMs, minBytes });
-    this.#mam.setAhead('nodes', nodesMs === undefined ? { ms: aheadMs, minBytes: usual } : { ms: nodesMs, minBytes });
+  setAhead(ms: number): void {
+    this.#mam.setAhead({ ms, minBytes: Math.max(MIN_AHEAD_BYTES, 2 * this.#frameBytes) });
   }
 
   /** The destination is gone, with all that only it had, or was to have. Returns whether it had anything. */

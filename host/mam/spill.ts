@@ -4,7 +4,7 @@
 // takes less than all take together: then the source is free sooner. Where it takes as much, as fast as the source can send, nodes only cost: the same
 // link, and time that everybody's processors then lack. Which of the two it is cannot be seen from outside, so it is tried:
 //
-//      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills for 100 to 250 ms: how much does it take?
+//      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills for 60 to 250 ms: how much does it take?
 //         ^                                                                   |  |
 //         +------------------- less than all together took -------------------+  |  as much
 //         |                                                                      v
@@ -18,8 +18,8 @@ const SLICE_MS = 20;
 /** From the first frame to the first trial: connections and hosts are slow at first. */
 const WARM_MS = 100;
 const TOGETHER_MS = { least: 60, most: 120 };
-/** A trial ends when what the destination takes grows no more. */
-const ALONE_MS = { least: 100, most: 250 };
+/** A trial ends when what the destination takes grows no more, and sooner where that is less than half. */
+const ALONE_MS = { clear: 60, least: 100, most: 250 };
 const GROWS = 1.1;
 const MOMENT_MS = 40;
 /** So much more has to be taken together. */
@@ -105,7 +105,9 @@ export class Spill {
       const before = this.#best;
       // What comes first was on its way before.
       if (ms > MOMENT_MS) this.#best = Math.max(this.#best, this.#rate(MOMENT_MS, 'straightBytes'));
-      if (ms < ALONE_MS.least || (ms < ALONE_MS.most && waits && this.#best > GROWS * before)) return;
+      const grows = this.#best > GROWS * before;
+      const isClear = 2 * this.#best < this.#togetherRate;
+      if (ms < (isClear ? ALONE_MS.clear : ALONE_MS.least) || (ms < ALONE_MS.most && waits && grows)) return;
       this.#aloneRate = this.#best;
       if (this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, AGAIN_MS);
       else this.#become('spilling', now, this.#togetherRate > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);

@@ -4,7 +4,6 @@ import type { Scatter } from '../mam/scatter.js';
 
 const QUIET_MS = 30;
 const IN_FAULTS_MS = 4;
-const NODES_IN_FAULTS_MS = 8;
 /** So long after it asked for a page the next one is expected. */
 const FAULTS_MS = 500;
 
@@ -29,7 +28,7 @@ export class Ahead {
     if (!this.#isBounded) return;
     if (this.#timer) this.#timer.refresh();
     else {
-      this.#scatter.setAhead(IN_FAULTS_MS, NODES_IN_FAULTS_MS);
+      this.#scatter.setAhead(IN_FAULTS_MS);
       this.#timer = setTimeout(() => this.#onQuiet(), FAULTS_MS).unref();
     }
   }
