@@ -31,7 +31,7 @@ const PIECE_BYTES = 256 * 1024;
 /** A holder that gave nothing for so long, or for four times as long as a full window takes, has nothing on the link. */
 const LATE_MS = 250;
 /** A source that filled the link so long ago does not any more. */
-const FILLED_MS = 100;
+const FILLED_MS = 40;
 
 export class GatherWindow {
   /** A guest runs here. */

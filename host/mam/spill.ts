@@ -6,7 +6,7 @@
 //
 //      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills for 60 to 250 ms: how much does it take?
 //         ^                                                                   |  |
-//         +------------------- less than all together took -------------------+  |  as much
+//         +------------------- less than all together took -------------------+  |  as much, or all that there was
 //         |                                                                      v
 //         +---- they take more ----  together  <-- now and then, or it slows --  straight
 //                                    all may have some for 60 to 120 ms
@@ -52,8 +52,10 @@ export class Spill {
   /** Bytes a millisecond: of all before a trial, of the destination alone in the last one. */
   #togetherRate = 0;
   #aloneRate = 0;
-  /** Of the trial's moments. */
+  /** Of the trial's moments; how often it was looked, and how often something waited. */
   #best = 0;
+  #looks = 0;
+  #waits = 0;
   /** The latest first. */
   #slices: Slice[] = [];
   #slice: Slice = { ms: 0, straightBytes: 0, bytes: 0 };
@@ -73,7 +75,9 @@ export class Spill {
 
   /** What goes straight fills the destination's link: what it asked of nodes meanwhile would only take its place. */
   get fills(): boolean {
-    if (this.#state !== 'spilling') return true;
+    // In the short time in which nodes get some again, the destination takes that from them: otherwise its link would not be full.
+    if (this.#state === 'together') return false;
+    if (!this.allowed) return true;
     return this.#aloneRate > 0 && this.#rate(100, 'straightBytes') > FULL * this.#aloneRate;
   }
 
@@ -102,6 +106,8 @@ export class Spill {
     if (this.#state === 'spilling') {
       if (now >= this.#trialAt && waits) this.#try('alone', now);
     } else if (this.#state === 'alone') {
+      this.#looks++;
+      if (waits) this.#waits++;
       const before = this.#best;
       // What comes first was on its way before.
       if (ms > MOMENT_MS) this.#best = Math.max(this.#best, this.#rate(MOMENT_MS, 'straightBytes'));
@@ -109,7 +115,9 @@ export class Spill {
       const isClear = 2 * this.#best < this.#togetherRate;
       if (ms < (isClear ? ALONE_MS.clear : ALONE_MS.least) || (ms < ALONE_MS.most && waits && grows)) return;
       this.#aloneRate = this.#best;
-      if (this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, AGAIN_MS);
+      // It had all that there was: whoever makes frames is not faster, and what they hold is not always the same.
+      const hadAll = 2 * this.#waits < this.#looks && 3 * this.#best > this.#togetherRate;
+      if (hadAll || this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, AGAIN_MS);
       else this.#become('spilling', now, this.#togetherRate > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');
@@ -127,6 +135,8 @@ export class Spill {
   #try(trial: 'alone' | 'together', now: number): void {
     this.#togetherRate = this.#rate(100, 'bytes');
     this.#best = 0;
+    this.#looks = 0;
+    this.#waits = 0;
     this.#state = trial;
     this.#since = now;
   }

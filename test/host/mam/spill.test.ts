@@ -12,10 +12,12 @@ interface Links {
   share?: number;
   /** There is something to be sent. */
   waits?: (ms: number) => boolean;
+  /** Frames are sent even if none waits. */
+  keeps?: boolean;
 }
 
 /** Sends for `ms`. What was sent of what could have been, to nodes, and whether the destination's link counted as full. */
-function send({ line, destination, share = 1 / 4, waits = () => true }: Links, ms: number) {
+function send({ line, destination, share = 1 / 4, waits = () => true, keeps = false }: Links, ms: number) {
   let now = 5_000;
   const spill = new Spill(() => now);
   const sent = { straight: 0, nodes: 0 };
@@ -26,7 +28,7 @@ function send({ line, destination, share = 1 / 4, waits = () => true }: Links, m
     const rates = spill.allowed
       ? { straight: Math.min(most, line * share), nodes: line - Math.min(most, line * share) }
       : { straight: Math.min(most, line), nodes: 0 };
-    if (!waits(at)) rates.straight = rates.nodes = 0;
+    if (!waits(at) && !keeps) rates.straight = rates.nodes = 0;
     for (const way of ['straight', 'nodes'] as const) {
       owed[way] += rates[way];
       for (; owed[way] >= FRAME; owed[way] -= FRAME) {
@@ -66,6 +68,19 @@ describe('a destination that is as fast: nodes get little', () => {
     const { sent, trace } = send({ line, destination: () => line * times }, 10_000);
     expect(sent.nodes / (sent.nodes + sent.straight)).toBeLessThan(0.06);
     expect(trace.at(-1)).toEqual({ ms: 9_999, allowed: false, fills: true });
+  });
+
+  test('as long as it has all that there is, however much that is just then', () => {
+    const { trace } = send(
+      {
+        line,
+        destination: (ms) => (ms > 110 ? line / 1.8 : line),
+        waits: (ms) => ms < 110 || ms % 40 < 10,
+        keeps: true,
+      },
+      400,
+    );
+    expect(trace.at(-1)!.allowed).toBe(false);
   });
 
   test('until it is not any more; and again when it is', () => {
