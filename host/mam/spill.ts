@@ -26,9 +26,11 @@ const MOMENT_MS = 40;
 const WORTH = 1.25;
 /** So much less than before, and it is looked at again. */
 const SLOWER = 0.6;
-/** Until the next trial, at first: one that cost nothing comes again soon. Each is twice as far off as the one before. */
-const AGAIN_MS = 250;
-/** One that cost more than a third of the rate. */
+/** Until the next trial, at first: hosts may have been slow when they began. Each is twice as far off as the one before, */
+const SOON_MS = 150;
+/** and at least so far where nodes have to get nothing for it, */
+const AGAIN_MS = 500;
+/** or where that cost more than a third of the rate. */
 const DEAR = 1.5;
 const DEAR_AGAIN_MS = 8_000;
 /** Share of what it takes alone from which on the destination's link counts as full. */
@@ -48,7 +50,7 @@ export class Spill {
   #since = 0;
   #trialAt = Number.POSITIVE_INFINITY;
   /** Between trials, next time. */
-  #againMs = AGAIN_MS;
+  #againMs = SOON_MS / 2;
   /** Bytes a millisecond: of all before a trial, of the destination alone in the last one. */
   #togetherRate = 0;
   #aloneRate = 0;
@@ -117,7 +119,7 @@ export class Spill {
       this.#aloneRate = this.#best;
       // It had all that there was: whoever makes frames is not faster, and what they hold is not always the same.
       const hadAll = 2 * this.#waits < this.#looks && 3 * this.#best > this.#togetherRate;
-      if (hadAll || this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, AGAIN_MS);
+      if (hadAll || this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, SOON_MS);
       else this.#become('spilling', now, this.#togetherRate > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');
@@ -128,7 +130,7 @@ export class Spill {
       if (ms < TOGETHER_MS.most && rate > GROWS * this.#togetherRate) return;
       const worth = rate > WORTH * this.#togetherRate;
       this.#aloneRate = this.#togetherRate;
-      this.#become(worth ? 'spilling' : 'straight', now, AGAIN_MS);
+      this.#become(worth ? 'spilling' : 'straight', now, worth ? AGAIN_MS : SOON_MS);
     }
   }
 

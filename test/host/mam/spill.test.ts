@@ -67,7 +67,9 @@ describe('a destination that is as fast: nodes get little', () => {
   test.each([1, 2])('%s times as fast', (times) => {
     const { sent, trace } = send({ line, destination: () => line * times }, 10_000);
     expect(sent.nodes / (sent.nodes + sent.straight)).toBeLessThan(0.06);
-    expect(trace.at(-1)).toEqual({ ms: 9_999, allowed: false, fills: true });
+    // But for trials.
+    const straight = trace.filter(({ ms, allowed, fills }) => ms > 5_000 && !allowed && fills);
+    expect(straight.length).toBeGreaterThan(4_700);
   });
 
   test('as long as it has all that there is, however much that is just then', () => {
