@@ -24,8 +24,9 @@ const GROWS = 1.1;
 const MOMENT_MS = 40;
 /** So much more has to be taken together. */
 const WORTH = 1.25;
-/** So much less than before, and it is looked at again. */
+/** So much less than before, and it is looked at again; not before it has its rate again after a trial. */
 const SLOWER = 0.6;
+const SETTLED_MS = 300;
 /** Until the next trial, at first: hosts may have been slow when they began. Each is twice as far off as the one before, */
 const SOON_MS = 150;
 /** and at least so far where nodes have to get nothing for it, */
@@ -124,7 +125,8 @@ export class Spill {
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');
       this.#aloneRate = Math.max(rate, this.#aloneRate);
-      if (waits && (now >= this.#trialAt || (ms > 100 && rate < SLOWER * this.#aloneRate))) this.#try('together', now);
+      if (waits && (now >= this.#trialAt || (ms > SETTLED_MS && rate < SLOWER * this.#aloneRate)))
+        this.#try('together', now);
     } else if (ms >= TOGETHER_MS.least) {
       const rate = this.#rate(MOMENT_MS, 'bytes');
       if (ms < TOGETHER_MS.most && rate > GROWS * this.#togetherRate) return;
