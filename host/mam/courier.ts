@@ -157,7 +157,7 @@ export class Courier {
   /** A block that waits for the destination, with nothing going to nodes instead, may go nowhere else from now on. False: it does not wait, or might go elsewhere. */
   commit(id: number): boolean {
     const parcel = this.#parcels.get(id);
-    if (parcel?.straight !== 'may' || !this.#waiting.may.includes(parcel) || !this.#waitsForDestination) return false;
+    if (parcel?.straight !== 'may' || this.#underWay.has(parcel) || !this.#waitsForDestination) return false;
     this.#stopWaiting(parcel);
     parcel.straight = 'only';
     this.#waiting.only.push(parcel);

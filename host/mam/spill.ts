@@ -43,7 +43,11 @@ interface Slice {
   ms: number;
   straightBytes: number;
   bytes: number;
+  /** There was more that the destination could have had, had it had room. */
+  waits: boolean;
 }
+
+const empty = (): Slice => ({ ms: 0, straightBytes: 0, bytes: 0, waits: false });
 
 export class Spill {
   #state: State = 'spilling';
@@ -52,8 +56,8 @@ export class Spill {
   #trialAt = Number.POSITIVE_INFINITY;
   /** Between trials, next time. */
   #againMs = SOON_MS / 2;
-  /** Bytes a millisecond: of all before a trial, of the destination alone in the last one. */
-  #togetherRate = 0;
+  /** Bytes a millisecond: of all just before a trial; what the destination takes alone, as far as is known. */
+  #rateBefore = 0;
   #aloneRate = 0;
   /** Of the trial's moments; how often it was looked, and how often something waited. */
   #best = 0;
@@ -61,7 +65,7 @@ export class Spill {
   #waits = 0;
   /** The latest first. */
   #slices: Slice[] = [];
-  #slice: Slice = { ms: 0, straightBytes: 0, bytes: 0 };
+  #slice = empty();
   #sliceAt: number;
   readonly #now: () => number;
 
@@ -86,22 +90,24 @@ export class Spill {
 
   /** Somebody has acknowledged so many bytes. */
   stored(bytes: number, straight: boolean): void {
-    this.#slice.bytes += bytes;
+    const slice = this.#slice;
+    slice.bytes += bytes;
     if (!straight) return;
-    this.#slice.straightBytes += bytes;
+    slice.straightBytes += bytes;
     if (this.#trialAt === Number.POSITIVE_INFINITY) this.#trialAt = this.#now() + WARM_MS;
   }
 
-  /** Call it often. `waits`: lately there was more that the destination could have had, had it had room. Whether `allowed` has changed. */
+  /** Call it often. `waits`: since the last call there was more that the destination could have had, had it had room. Whether `allowed` has changed. */
   look(waits: boolean): boolean {
+    this.#slice.waits ||= waits;
     const now = this.#now();
     const ms = now - this.#sliceAt;
     if (ms < SLICE_MS) return false;
     this.#slices = [{ ...this.#slice, ms }, ...this.#slices].slice(0, 10);
-    this.#slice = { ms: 0, straightBytes: 0, bytes: 0 };
-    this.#sliceAt = now;
     const before = this.allowed;
-    this.#step(now, now - this.#since, waits);
+    this.#step(now, now - this.#since, this.#slice.waits);
+    this.#slice = empty();
+    this.#sliceAt = now;
     return this.allowed !== before;
   }
 
@@ -115,13 +121,13 @@ export class Spill {
       // What comes first was on its way before.
       if (ms > MOMENT_MS) this.#best = Math.max(this.#best, this.#rate(MOMENT_MS, 'straightBytes'));
       const grows = this.#best > GROWS * before;
-      const isClear = 2 * this.#best < this.#togetherRate;
+      const isClear = 2 * this.#best < this.#rateBefore;
       if (ms < (isClear ? ALONE_MS.clear : ALONE_MS.least) || (ms < ALONE_MS.most && waits && grows)) return;
       this.#aloneRate = this.#best;
       // It had all that there was: whoever makes frames is not faster, and what they hold is not always the same.
-      const hadAll = 2 * this.#waits < this.#looks && 3 * this.#best > this.#togetherRate;
-      if (hadAll || this.#aloneRate * WORTH >= this.#togetherRate) this.#become('straight', now, SOON_MS);
-      else this.#become('spilling', now, this.#togetherRate > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
+      const hadAll = 2 * this.#waits < this.#looks && 3 * this.#best > this.#rateBefore;
+      if (hadAll || this.#aloneRate * WORTH >= this.#rateBefore) this.#become('straight', now, SOON_MS);
+      else this.#become('spilling', now, this.#rateBefore > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');
       this.#aloneRate = Math.max(rate, this.#aloneRate);
@@ -129,15 +135,15 @@ export class Spill {
         this.#try('together', now);
     } else if (ms >= TOGETHER_MS.least) {
       const rate = this.#rate(MOMENT_MS, 'bytes');
-      if (ms < TOGETHER_MS.most && rate > GROWS * this.#togetherRate) return;
-      const worth = rate > WORTH * this.#togetherRate;
-      this.#aloneRate = this.#togetherRate;
+      if (ms < TOGETHER_MS.most && rate > GROWS * this.#rateBefore) return;
+      const worth = rate > WORTH * this.#rateBefore;
+      this.#aloneRate = this.#rateBefore;
       this.#become(worth ? 'spilling' : 'straight', now, worth ? AGAIN_MS : SOON_MS);
     }
   }
 
   #try(trial: 'alone' | 'together', now: number): void {
-    this.#togetherRate = this.#rate(100, 'bytes');
+    this.#rateBefore = this.#rate(100, 'bytes');
     this.#best = 0;
     this.#looks = 0;
     this.#waits = 0;

@@ -77,7 +77,7 @@ describe('a destination that is as fast: nodes get little', () => {
       {
         line,
         destination: (ms) => (ms > 110 ? line / 1.8 : line),
-        waits: (ms) => ms < 110 || ms % 40 < 10,
+        waits: (ms) => ms < 110 || ms % 80 < 10,
         keeps: true,
       },
       400,
