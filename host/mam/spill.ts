@@ -113,7 +113,7 @@ export class Spill {
 
   #step(now: number, ms: number, waits: boolean): void {
     if (this.#state === 'spilling') {
-      if (now >= this.#trialAt && waits) this.#try('alone', now);
+      if (now >= this.#trialAt && this.#isBusy) this.#try('alone', now);
     } else if (this.#state === 'alone') {
       this.#looks++;
       if (waits) this.#waits++;
@@ -131,7 +131,7 @@ export class Spill {
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');
       this.#aloneRate = Math.max(rate, this.#aloneRate);
-      if (waits && (now >= this.#trialAt || (ms > SETTLED_MS && rate < SLOWER * this.#aloneRate)))
+      if (this.#isBusy && (now >= this.#trialAt || (ms > SETTLED_MS && rate < SLOWER * this.#aloneRate)))
         this.#try('together', now);
     } else if (ms >= TOGETHER_MS.least) {
       const rate = this.#rate(MOMENT_MS, 'bytes');
@@ -140,6 +140,11 @@ export class Spill {
       this.#aloneRate = this.#rateBefore;
       this.#become(worth ? 'spilling' : 'straight', now, worth ? AGAIN_MS : SOON_MS);
     }
+  }
+
+  /** There was enough to be sent lately: what was sent shows how much can be. */
+  get #isBusy(): boolean {
+    return this.#slices.slice(0, 5).filter(({ waits }) => waits).length >= 4;
   }
 
   #try(trial: 'alone' | 'together', now: number): void {
