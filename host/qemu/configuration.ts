@@ -78,7 +78,7 @@ export class ConfigurationParser {
   };
 
   #takeUuid = (bytes: Uint8Array, at: number): void => {
-    this.#uuid = bytes.slice(at, at + UUID_BYTES);
+    this.#uuid = Uint8Array.from(bytes.subarray(at, at + UUID_BYTES));
     this.#steps.next(1, this.#mark);
   };
 

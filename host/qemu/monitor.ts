@@ -1,6 +1,6 @@
 // What a migration asks of a QEMU, by name, its answers checked. Sources: qapi/migration.json, qapi/run-state.json.
 
-import { AbdmError } from '../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import { type JsonObject, need } from '../wire/json.js';
 import type { QmpClient } from './qmp.js';
 
@@ -20,26 +20,30 @@ export interface MigrationState {
   readonly totalMs: number | null;
 }
 
-/** "7.2.17", or as QEMU was named where it was built. */
-export async function version(qmp: QmpClient): Promise<string> {
-  const { whole, what } = await ask(qmp, 'query-version');
-  const parts = need.object(whole, 'qemu', what);
-  return ['major', 'minor', 'micro'].map((name) => need.integer(parts, name, what)).join('.');
+/** "7.2.17" say. */
+export function version(qmp: QmpClient): Promise<string> {
+  return ask(qmp, 'query-version', (answer, what) => {
+    const parts = need.object(answer, 'qemu', what);
+    return ['major', 'minor', 'micro'].map((name) => need.integer(parts, name, what)).join('.');
+  });
 }
 
-export async function runState(qmp: QmpClient): Promise<RunState> {
-  const { whole, what } = await ask(qmp, 'query-status');
-  return { status: need.string(whole, 'status', what), running: need.boolean(whole, 'running', what) };
+export function runState(qmp: QmpClient): Promise<RunState> {
+  return ask(qmp, 'query-status', (answer, what) => ({
+    status: need.string(answer, 'status', what),
+    running: need.boolean(answer, 'running', what),
+  }));
 }
 
-export async function migrationState(qmp: QmpClient): Promise<MigrationState> {
-  const { whole, what } = await ask(qmp, 'query-migrate');
-  const has = (name: string) => Object.hasOwn(whole, name);
-  return {
-    status: has('status') ? need.string(whole, 'status', what) : 'none',
-    reason: has('error-desc') ? need.string(whole, 'error-desc', what, 8_000) : null,
-    totalMs: has('total-time') ? need.integer(whole, 'total-time', what) : null,
-  };
+export function migrationState(qmp: QmpClient): Promise<MigrationState> {
+  return ask(qmp, 'query-migrate', (answer, what) => {
+    const has = (name: string) => Object.hasOwn(answer, name);
+    return {
+      status: has('status') ? need.string(answer, 'status', what) : 'none',
+      reason: has('error-desc') ? need.string(answer, 'error-desc', what, 8_000) : null,
+      totalMs: has('total-time') ? need.integer(answer, 'total-time', what) : null,
+    };
+  });
 }
 
 /** Turns capabilities on and off, all or none of them. */
@@ -67,10 +71,13 @@ export async function startPostCopy(qmp: QmpClient): Promise<void> {
   await qmp.execute('migrate-start-postcopy');
 }
 
-async function ask(qmp: QmpClient, command: string): Promise<{ whole: JsonObject; what: string }> {
-  const answer = await qmp.execute(command);
+/** @throws {AbdmError} IMAGE, also if the answer is not what `read` expects. */
+async function ask<T>(qmp: QmpClient, command: string, read: (answer: JsonObject, what: string) => T): Promise<T> {
   const what = `the answer to ${command}`;
-  if (typeof answer === 'object' && answer !== null && !Array.isArray(answer))
-    return { whole: answer as JsonObject, what };
-  throw new AbdmError('IMAGE', `${what} is not an object`);
+  const answer = await qmp.execute(command);
+  try {
+    return read(need.isObject(answer, what, 'return'), what);
+  } catch (cause) {
+    throw new AbdmError('IMAGE', asAbdmError(cause).message, { cause });
+  }
 }
