@@ -1,0 +1,33 @@
+// A guest that runs and checks all of its memory moves through the parser and the writer to another QEMU, and never notices.
+import { expect, it } from 'vitest';
+import { runState } from '#abdm/host/qemu/monitor.js';
+import { Drained, parse } from '../events.js';
+import { arriveAt, drain, startQemu, until } from '../qemu.js';
+import { buildGuest, needsGuest, saidOn } from './guest.js';
+
+// Two QEMUs that emulate every instruction, on whatever machine this is.
+const LIMIT_MS = 240_000;
+
+it.for([
+  { way: 'post-copy', postCopy: true },
+  { way: 'pre-copy', postCopy: false },
+])('a guest goes on where it stopped, bit for bit: $way', { timeout: 2 * LIMIT_MS }, async ({ postCopy }, { skip }) => {
+  needsGuest(skip);
+  const guest = buildGuest(32);
+  const here = guest.serial('here');
+  const source = await startQemu([], guest.machine(here));
+  await until(async () => saidOn(here).rounds >= 2, LIMIT_MS);
+  const drained = parse(await drain(source, postCopy), new Drained());
+  expect((await runState(source.qmp)).status).toBe('postmigrate');
+  const said = saidOn(here);
+  await source.end();
+
+  const there = guest.serial('there');
+  const destination = await startQemu(['-incoming', 'defer'], guest.machine(there));
+  const { socket, shut } = await arriveAt(destination, drained.blocks);
+  drained.write((bytes) => socket.write(bytes), postCopy);
+  expect(await shut).toBe(0);
+  await until(async () => saidOn(there).rounds >= 3, LIMIT_MS);
+  expect(saidOn(here)).toEqual({ ...said, boots: 1, fails: 0 });
+  expect(saidOn(there)).toMatchObject({ boots: 0, fails: 0 });
+});
