@@ -18,7 +18,7 @@ export class RamRecords {
   readonly #blocks: readonly RamBlock[];
   readonly #numbers: ReadonlyMap<string, number>;
   #onEnd: () => void = () => {};
-  /** Which CONTINUE means; -1: no record of this section has named one. */
+  /** Which CONTINUE means, also in the next section; -1: no record has named one. */
   #block = -1;
   #offset = 0;
   #kind = 0;
@@ -40,7 +40,6 @@ export class RamRecords {
   /** Records come, until EOS. */
   begin(onEnd: () => void): void {
     this.#onEnd = onEnd;
-    this.#block = -1;
     this.#steps.next(8, this.#record);
   }
 

@@ -59,6 +59,13 @@ describe('a stream', () => {
     }
   });
 
+  it('goes on in the block of the section before', () => {
+    const more = part(...u64(4096 + 0x28), ...PAGE);
+    const end = PRE_COPY.length - TAIL.length - last().length;
+    const stream = Uint8Array.from([...PRE_COPY.subarray(0, end), ...more, ...PRE_COPY.subarray(end)]);
+    expect([...parse(stream, new Drained()).pages[1]!.keys()]).toEqual([0, 4096]);
+  });
+
   it('hands pages out where they lie', () => {
     const seen = new Set<ArrayBufferLike>();
     const handler = new Digest();
