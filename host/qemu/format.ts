@@ -68,7 +68,7 @@ export const FLAG_MASK = 0xfff;
 export const RAM_VERSION = 4;
 /** Ranges in one RAM_DISCARD. */
 export const MAX_DISCARD_RANGES = 12;
-/** What the source of a PING in a package has in it, for the answer that says that the device state is loaded. */
+/** The value of the PING in a package: the answer to it says that the device state is loaded. */
 export const PACKAGE_PING = 3;
 
 /** QEMU itself has fewer than twenty, and one more for each memory or display device. */

@@ -11,8 +11,8 @@ const PING_BYTES = 9;
 const TAIL_BYTES = PING_BYTES + HEAD_BYTES;
 const FOOTER_BYTES = 5;
 
-/** The device state that a package holds, as a view of it. @throws {AbdmError} PROTOCOL. */
-export function unpack(bytes: Uint8Array): DeviceState {
+/** What a package holds: the device state, as a view of it, and the value of its PING. @throws {AbdmError} PROTOCOL. */
+export function unpack(bytes: Uint8Array): { state: DeviceState; ping: number } {
   const end = bytes.length - TAIL_BYTES;
   if (end < HEAD_BYTES || !isCommand(bytes, 0, Command.LISTEN, 0))
     throw malformed('a package does not begin with LISTEN');
@@ -21,7 +21,7 @@ export function unpack(bytes: Uint8Array): DeviceState {
   }
   const sections = bytes.subarray(HEAD_BYTES, end);
   checkSections(sections);
-  return { sections, description: null };
+  return { state: { sections, description: null }, ping: u32(bytes, end + HEAD_BYTES) };
 }
 
 /** The package that runs a guest with this state. */

@@ -32,7 +32,7 @@ export interface StreamHandler extends PageHandler {
   onConfiguration(configuration: Configuration): void;
   /** The source waits for answers on this connection, and, before it ends, for SHUT. */
   onReturnPath(): void;
-  /** It may be answered with PONG and the same value. */
+  /** It may be answered with PONG and the same value; right behind the device state of post-copy, that means that it is loaded. */
   onPing(value: number): void;
   /** The blocks, in the order of their numbers. `postCopy`: it may become post-copy, and pages of `blocks` are requested. */
   onBlocks(blocks: readonly RamBlock[], postCopy: boolean): void;
@@ -262,7 +262,9 @@ export class StreamParser {
       () => {
         this.#packaged = true;
         this.#top();
-        this.#handler.onDeviceState(unpack(gathered.bytes), true);
+        const { state, ping } = unpack(gathered.bytes);
+        this.#handler.onDeviceState(state, true);
+        this.#handler.onPing(ping);
       },
     );
   };

@@ -102,13 +102,16 @@ export class Drained implements StreamHandler {
   blocks: readonly RamBlock[] = [];
   state: DeviceState | null = null;
   postCopy = false;
+  readonly pings: number[] = [];
   readonly pages: Map<number, Uint8Array | null>[] = [];
 
   onConfiguration(configuration: Configuration): void {
     this.configuration = configuration;
   }
   onReturnPath(): void {}
-  onPing(): void {}
+  onPing(value: number): void {
+    this.pings.push(value);
+  }
   onBlocks(blocks: readonly RamBlock[]): void {
     this.blocks = blocks;
     for (const _ of blocks) this.pages.push(new Map());

@@ -28,6 +28,7 @@ describe('a stream', () => {
     expect(said.pages.map((pages) => [...pages.keys()])).toEqual([[4096, 8192], [4096]]);
     expect([...said.state!.sections]).toEqual(sample.DEVICES);
     expect(said.postCopy).toBe(true);
+    expect(said.pings).toEqual([1, 3]);
   });
 
   it.each([
