@@ -84,17 +84,26 @@ export async function until(what: () => Promise<boolean>, limitMs = 30_000): Pro
 export async function drain(qemu: Qemu, postCopy: boolean): Promise<Buffer> {
   const path = join(qemu.directory, 'out');
   const chunks: Buffer[] = [];
+  let failure: unknown = null;
   const server = createServer((socket) => {
     const handler = new Digest();
     handler.onPing = (value) => void socket.write(returnPath.pong(value));
     handler.onEnd = () => void socket.write(returnPath.shut(0));
     const parser = new StreamParser(handler);
+    const guarded = (work: () => void) => {
+      try {
+        work();
+      } catch (error) {
+        failure ??= error;
+        socket.destroy();
+      }
+    };
     socket.on('data', (data) => {
       chunks.push(data);
-      parser.feed(data);
+      guarded(() => parser.feed(data));
     });
     socket.on('error', () => {});
-    socket.on('end', () => parser.end());
+    socket.on('end', () => guarded(() => parser.end()));
   });
   await new Promise<void>((resolve) => server.listen(path, resolve));
   try {
@@ -107,6 +116,7 @@ export async function drain(qemu: Qemu, postCopy: boolean): Promise<Buffer> {
       await startPostCopy(qemu.qmp);
     }
     await until(async () => {
+      if (failure) throw failure;
       const { status, reason } = await migrationState(qemu.qmp);
       if (status === 'failed') throw new Error(`QEMU: ${reason}`);
       return status === 'completed';

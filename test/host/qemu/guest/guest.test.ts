@@ -20,7 +20,6 @@ it.for([
   const drained = parse(await drain(source, postCopy), new Drained());
   expect((await runState(source.qmp)).status).toBe('postmigrate');
   const said = saidOn(here);
-  await source.end();
 
   const there = guest.serial('there');
   const destination = await startQemu(['-incoming', 'defer'], guest.machine(there));
