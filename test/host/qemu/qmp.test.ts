@@ -101,7 +101,7 @@ describe('a monitor', () => {
     const other = await monitor(() => '', '{"hello":1}\r\n');
     await expect(QmpClient.open(other)).rejects.toThrow('`QMP`');
     const silent = await monitor((line) => (line.execute === 'stop' ? '' : good(line)));
-    const qmp = await open(silent, 50);
+    const qmp = await open(silent, 2000);
     await expect(qmp.execute('stop')).rejects.toThrow('no answer to stop');
   });
 
