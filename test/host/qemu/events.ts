@@ -50,6 +50,7 @@ export class Digest implements StreamHandler {
 export class Relay implements StreamHandler {
   readonly sent: Uint8Array[] = [];
   writer: StreamWriter | null = null;
+  blocks: readonly RamBlock[] = [];
   #configuration: Configuration | null = null;
   #returnPath = false;
   #postCopy = false;
@@ -60,13 +61,16 @@ export class Relay implements StreamHandler {
   get bytes(): Buffer {
     return Buffer.concat(this.sent);
   }
+  send(bytes: Uint8Array): void {
+    this.sent.push(bytes);
+  }
   onConfiguration(configuration: Configuration): void {
     this.#configuration = configuration;
   }
   onReturnPath(): void {
     this.#returnPath = true;
   }
-  onPing(): void {}
+  onPing(_value: number): void {}
   onBlocks(blocks: readonly RamBlock[], postCopy: boolean): void {
     const beginning = {
       configuration: this.#configuration!,
@@ -74,7 +78,8 @@ export class Relay implements StreamHandler {
       postCopy,
       returnPath: this.#returnPath || postCopy,
     };
-    this.writer = new StreamWriter((bytes) => this.sent.push(bytes), beginning);
+    this.blocks = blocks;
+    this.writer = new StreamWriter((bytes) => this.send(bytes), beginning);
   }
   onPage(block: number, offset: number, bytes: Uint8Array, at: number): void {
     if (this.#kept++ < this.keepPages) this.writer!.page(block, offset, bytes, at);

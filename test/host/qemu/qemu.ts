@@ -17,7 +17,7 @@ import {
 } from '#abdm/host/qemu/monitor.js';
 import { QmpClient } from '#abdm/host/qemu/qmp.js';
 import { type ReturnPathHandler, ReturnPathParser, returnPath } from '#abdm/host/qemu/return-path.js';
-import { StreamParser } from '#abdm/host/qemu/stream.js';
+import { type StreamHandler, StreamParser } from '#abdm/host/qemu/stream.js';
 import { skipped } from '../../skipped.js';
 import { Digest } from './events.js';
 
@@ -82,14 +82,23 @@ export async function until(what: () => Promise<boolean>, limitMs = 30_000): Pro
 
 /** Takes all that a QEMU sends, which then has `completed`. */
 export async function drain(qemu: Qemu, postCopy: boolean): Promise<Buffer> {
-  const path = join(qemu.directory, 'out');
   const chunks: Buffer[] = [];
-  let failure: unknown = null;
-  const server = createServer((socket) => {
+  await receive(qemu, postCopy, (socket) => {
+    socket.on('data', (data) => chunks.push(data));
     const handler = new Digest();
     handler.onPing = (value) => void socket.write(returnPath.pong(value));
     handler.onEnd = () => void socket.write(returnPath.shut(0));
-    const parser = new StreamParser(handler);
+    return handler;
+  });
+  return Buffer.concat(chunks);
+}
+
+/** Lets a QEMU send, until it has `completed`; `handle` says who gets what it sends, and answers it. */
+export async function receive(qemu: Qemu, postCopy: boolean, handle: (socket: Socket) => StreamHandler): Promise<void> {
+  const path = join(qemu.directory, 'out');
+  let failure: unknown = null;
+  const server = createServer((socket) => {
+    const parser = new StreamParser(handle(socket));
     const guarded = (work: () => void) => {
       try {
         work();
@@ -99,7 +108,6 @@ export async function drain(qemu: Qemu, postCopy: boolean): Promise<Buffer> {
       }
     };
     socket.on('data', (data) => {
-      chunks.push(data);
       guarded(() => parser.feed(data));
     });
     socket.on('error', () => {});
@@ -107,7 +115,7 @@ export async function drain(qemu: Qemu, postCopy: boolean): Promise<Buffer> {
   });
   await new Promise<void>((resolve) => server.listen(path, resolve));
   try {
-    await setCapabilities(qemu.qmp, CAPABILITIES);
+    await setCapabilities(qemu.qmp, { 'return-path': true, 'postcopy-ram': postCopy });
     // Slow until it was told of post-copy, or it would be done before.
     await setParameters(qemu.qmp, { 'max-bandwidth': postCopy ? 100_000 : 2 ** 30 });
     await migrate(qemu.qmp, `unix:${path}`);
@@ -121,17 +129,16 @@ export async function drain(qemu: Qemu, postCopy: boolean): Promise<Buffer> {
       if (status === 'failed') throw new Error(`QEMU: ${reason}`);
       return status === 'completed';
     });
-    return Buffer.concat(chunks);
   } finally {
     server.close();
   }
 }
 
 /** A stream of a QEMU that ran, recorded now. */
-export async function record(postCopy: boolean): Promise<Buffer> {
+export async function record(postCopy: boolean, machine = SMALL): Promise<Buffer> {
   const ends: (() => Promise<void>)[] = [];
   try {
-    return await drain(await startQemu([], SMALL, (end) => ends.push(end)), postCopy);
+    return await drain(await startQemu([], machine, (end) => ends.push(end)), postCopy);
   } finally {
     for (const end of ends) await end();
   }
@@ -145,10 +152,10 @@ export interface Arrival {
   readonly shut: Promise<number>;
 }
 
-/** A connection to a QEMU that waits with `-incoming defer`, and what comes back on it. */
+/** A connection to a QEMU that waits with `-incoming defer`, and what comes back on it; it says nothing before it was told of its blocks. */
 export async function arriveAt(
   qemu: Qemu,
-  blocks: readonly RamBlock[],
+  blocks: () => readonly RamBlock[],
   capabilities: object = CAPABILITIES,
 ): Promise<Arrival> {
   const path = join(qemu.directory, 'in');
@@ -163,9 +170,10 @@ export async function arriveAt(
       onRequest: (...request) => listener(...request),
       onSwitchoverAck: () => {},
     };
-    const parser = new ReturnPathParser(handler, blocks);
+    let parser: ReturnPathParser | null = null;
     socket.on('data', (data) => {
       try {
+        parser ??= new ReturnPathParser(handler, blocks());
         parser.feed(data);
       } catch (error) {
         reject(error);

@@ -1,12 +1,12 @@
 // Streams of a real QEMU: understood, written again for another one that then runs, and damaged.
 import { describe, expect, it } from 'vitest';
-import { migrationState, runState } from '#abdm/host/qemu/monitor.js';
+import { migrationState, runState, setCapabilities } from '#abdm/host/qemu/monitor.js';
 import { PreemptWriter } from '#abdm/host/qemu/ram-writer.js';
 import { StreamWriter } from '#abdm/host/qemu/writer.js';
 import { scale } from '../../engine.js';
 import { Drained, digestOf, parse, Relay } from './events.js';
 import { tryMutations } from './mutations.js';
-import { arriveAt, CAPABILITIES, connectAgain, needsQemu, record, startQemu, until } from './qemu.js';
+import { arriveAt, CAPABILITIES, connectAgain, drain, needsQemu, record, startQemu, until } from './qemu.js';
 import { POST_COPY, PRE_COPY } from './sample.js';
 
 const NAMES = { false: 'pre-copy', true: 'post-copy' };
@@ -14,6 +14,8 @@ const WAYS = [false, true].map((postCopy) => ({ way: NAMES[`${postCopy}`], postC
 const BOTH_WAYS = WAYS.flatMap(({ postCopy }) =>
   WAYS.map(({ way, postCopy: to }) => ({ from: NAMES[`${postCopy}`], way, postCopy, to })),
 );
+
+const DEVICES = ['e1000', 'virtio-net-pci', 'virtio-rng-pci', 'virtio-balloon-pci', 'qemu-xhci', 'virtio-gpu-pci'];
 
 const recorded = new Map<boolean, Promise<Buffer>>();
 /** Recorded once. */
@@ -43,7 +45,7 @@ describe('a stream of a real QEMU', () => {
     needsQemu(skip);
     const stream = await streamOf(postCopy);
     const qemu = await startQemu(['-incoming', 'defer']);
-    const { socket, shut } = await arriveAt(qemu, parse(stream, new Drained()).blocks);
+    const { socket, shut } = await arriveAt(qemu, () => parse(stream, new Drained()).blocks);
     socket.write(parse(stream, new Relay()).bytes);
     expect(await shut).toBe(0);
     await until(async () => (await runState(qemu.qmp)).running);
@@ -53,18 +55,46 @@ describe('a stream of a real QEMU', () => {
     needsQemu(skip);
     const guest = parse(await streamOf(postCopy), new Drained());
     const qemu = await startQemu(['-incoming', 'defer']);
-    const { socket, shut } = await arriveAt(qemu, guest.blocks);
+    const { socket, shut } = await arriveAt(qemu, () => guest.blocks);
     guest.write((bytes) => socket.write(bytes), to);
     expect(await shut).toBe(0);
     await until(async () => (await runState(qemu.qmp)).running);
     expect((await migrationState(qemu.qmp)).status).toBe('completed');
   });
 
+  it.for([
+    { machine: ['-M', 'q35', '-m', '16'] },
+    { machine: ['-M', 'pc,usb=on', '-m', '16', '-smp', '2', ...DEVICES.flatMap((device) => ['-device', device])] },
+  ])('of another machine moves as well: $machine', async ({ machine }, { skip }) => {
+    needsQemu(skip);
+    for (const postCopy of [false, true]) {
+      const guest = parse(await record(postCopy, machine), new Drained());
+      const qemu = await startQemu(['-incoming', 'defer'], machine);
+      const { socket, shut } = await arriveAt(qemu, () => guest.blocks);
+      guest.write((bytes) => socket.write(bytes), !postCopy);
+      expect(await shut).toBe(0);
+      await until(async () => (await runState(qemu.qmp)).running);
+    }
+  });
+
+  it.for(['multifd', 'x-ignore-shared'])(
+    'is refused if it has what nobody here understands: %s',
+    async (name, { skip }) => {
+      needsQemu(skip);
+      const qemu = await startQemu([]);
+      await setCapabilities(qemu.qmp, { [name]: true });
+      const refused = { code: 'IMAGE', message: expect.stringContaining(`turn the capability ${name} off`) };
+      await expect(drain(qemu, false)).rejects.toMatchObject(refused);
+      // And the guest has lost nothing by that.
+      await until(async () => (await runState(qemu.qmp)).running);
+    },
+  );
+
   it('goes on from pages that the guest asks for, on a connection of their own', async ({ skip }) => {
     needsQemu(skip);
     const guest = parse(await streamOf(true), new Drained());
     const qemu = await startQemu(['-incoming', 'defer']);
-    const there = await arriveAt(qemu, guest.blocks, { ...CAPABILITIES, 'postcopy-preempt': true });
+    const there = await arriveAt(qemu, () => guest.blocks, { ...CAPABILITIES, 'postcopy-preempt': true });
     const { configuration, blocks, state, pages } = guest;
     const beginning = { configuration: configuration!, blocks, returnPath: true, postCopy: true };
     const main = new StreamWriter((bytes) => there.socket.write(bytes), beginning);
