@@ -30,6 +30,11 @@ export class RamRecords {
     this.#numbers = new Map(blocks.map(({ name }, number) => [name, number]));
   }
 
+  /** Not one page has come. */
+  get empty(): boolean {
+    return this.#block < 0;
+  }
+
   /** The number of a block. @throws {AbdmError} PROTOCOL. */
   blockOf(name: string): number {
     const number = this.#numbers.get(name);

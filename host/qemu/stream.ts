@@ -163,6 +163,8 @@ export class StreamParser {
   }
 
   #behindMemory = (): void => {
+    // A source with multifd may say no word of it here: memory that is on other connections only would be lost.
+    if (this.#records!.empty) throw unsupported('no page', 'turn the capability multifd off at the source');
     if (this.#packaged) {
       return this.#steps.next(1, (bytes, at) => {
         if (bytes[at] !== Mark.EOF) throw malformed('something follows the memory of a guest that runs already');

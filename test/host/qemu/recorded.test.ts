@@ -63,9 +63,12 @@ describe('a stream of a real QEMU', () => {
   });
 
   it.for([
-    { machine: ['-M', 'q35', '-m', '16'] },
-    { machine: ['-M', 'pc,usb=on', '-m', '16', '-smp', '2', ...DEVICES.flatMap((device) => ['-device', device])] },
-  ])('of another machine moves as well: $machine', async ({ machine }, { skip }) => {
+    { name: 'q35', machine: ['-M', 'q35', '-m', '16'] },
+    {
+      name: 'with devices',
+      machine: ['-M', 'pc,usb=on', '-m', '16', '-smp', '2', ...DEVICES.flatMap((device) => ['-device', device])],
+    },
+  ])('of another machine moves as well: $name', async ({ machine }, { skip }) => {
     needsQemu(skip);
     for (const postCopy of [false, true]) {
       const guest = parse(await record(postCopy, machine), new Drained());

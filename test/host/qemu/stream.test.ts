@@ -204,6 +204,7 @@ describe('what is not understood', () => {
   it.each([
     ['multifd off', [...u32(0x11223344)]],
     ['multifd off', start(...BLOCKS, ...u64(0x200))],
+    ['multifd off', [...HEADER, ...MACHINE, ...SETUP, ...part(), ...last()]],
     ['xbzrle off', record(0x40)],
     ['compress off', record(0x100)],
     ['RDMA', record(0x80)],
@@ -265,9 +266,9 @@ describe('what is not understood', () => {
     ['begin with LISTEN', [...begun, ...packaged(sample.DEVICES)]],
     ['end with PING', [...begun, ...packaged([...command(4), ...sample.DEVICES, ...command(5)])]],
     ['comes too early, or twice', [...begun, ...packaged(), ...packaged()]],
-    ['runs already', [...begun, ...packaged(), ...last(), 1]],
-    ['follows its end', [...begun, ...packaged(), ...last(), 0, 0]],
-    ['begin with a section', [...begun, ...last(), ...TAIL.slice(1)]],
+    ['runs already', [...begun, ...packaged(), ...last(...sample.PAGES), 1]],
+    ['follows its end', [...begun, ...packaged(), ...last(...sample.PAGES), 0, 0]],
+    ['begin with a section', [...begun, ...last(...sample.PAGES), ...TAIL.slice(1)]],
   ])('is refused if no QEMU sends it: %s', (what, bytes) => {
     for (const size of [1, bytes.length + 64]) {
       const parser = new StreamParser(new Digest());
@@ -304,7 +305,7 @@ describe('memory', () => {
     parser.feed(Uint8Array.from([...HEADER, ...MACHINE, ...ADVISE, ...SETUP, ...command(7, u32(64 * 1024 * 1024)), 8]));
     expect(held() - before).toBeLessThan(4 * 1024 * 1024);
     const other = new StreamParser(new Digest());
-    other.feed(Uint8Array.from([...HEADER, ...MACHINE, ...SETUP, ...last()]));
+    other.feed(Uint8Array.from([...HEADER, ...MACHINE, ...SETUP, ...last(...sample.PAGES)]));
     const chunk = new Uint8Array(1024 * 1024);
     expect(() => {
       for (let i = 0; i < 65; i++) other.feed(chunk);
