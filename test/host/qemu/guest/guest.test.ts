@@ -1,4 +1,7 @@
-// A guest that runs and checks all of its memory moves through the parser and the writer to another QEMU, and never notices.
+// A guest that checks all of its memory moves through the parser and the writer to another QEMU, and never notices.
+//
+// It stands still before it moves: QEMU 7.2 without KVM loses pages that a guest writes while they are sent. On a busy machine every third guest was damaged
+// by that, with two QEMUs and nothing between them just as often as here.
 import { expect, it } from 'vitest';
 import { runState, setParameters } from '#abdm/host/qemu/monitor.js';
 import { returnPath } from '#abdm/host/qemu/return-path.js';
@@ -18,6 +21,7 @@ it.for([
   const here = guest.serial('here');
   const source = await startQemu([], guest.machine(here));
   await until(async () => saidOn(here).rounds >= 2, LIMIT_MS);
+  await source.qmp.execute('stop');
   const drained = parse(await drain(source, postCopy), new Drained());
   expect((await runState(source.qmp)).status).toBe('postmigrate');
   const said = saidOn(here);
@@ -27,6 +31,8 @@ it.for([
   const { socket, shut } = await arriveAt(destination, () => drained.blocks);
   drained.write((bytes) => socket.write(bytes), postCopy);
   expect(await shut).toBe(0);
+  // By pre-copy it stands still there too; by post-copy it always runs.
+  if (!postCopy) await destination.qmp.execute('cont');
   await until(async () => saidOn(there).rounds >= 3 || saidOn(there).fails > 0, LIMIT_MS);
   expect(saidOn(here)).toEqual({ ...said, boots: 1, fails: 0 });
   expect(saidOn(there)).toMatchObject({ boots: 0, fails: 0 });
@@ -42,6 +48,7 @@ it('a guest goes on while its memory still comes, and what it asks for is asked 
   const source = await startQemu([], guest.machine(here));
   const destination = await startQemu(['-incoming', 'defer'], guest.machine(there));
   await until(async () => saidOn(here).rounds >= 2, LIMIT_MS);
+  await source.qmp.execute('stop');
 
   const relay = new Relay();
   const { socket, onRequest, shut } = await arriveAt(destination, () => relay.blocks);
