@@ -4,7 +4,7 @@
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Merger, PageSink } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import { type GuestSink, type ImageSink, imageError, isGuestSink } from '../image/image.js';
+import { type GuestSink, type ImageShape, type ImageSink, imageError, isGuestSink } from '../image/image.js';
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
@@ -12,7 +12,7 @@ export interface ImageTarget {
   /** Where a destination notes what it needs to go on after it died; no file: it cannot. */
   readonly statePath?: string;
   /** Begins the image, once its size is known. */
-  open(bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
+  open(shape: ImageShape, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 export class Images implements PageSink {
@@ -33,7 +33,7 @@ export class Images implements PageSink {
    * @throws {AbdmError} USAGE if they are not the same, IMAGE if none of them can be opened.
    */
   static async open(
-    announced: readonly { name: string; bytes: number }[],
+    announced: readonly (ImageShape & { name: string })[],
     targets: readonly ImageTarget[],
     left?: LeftOver,
   ): Promise<Images> {
@@ -44,9 +44,9 @@ export class Images implements PageSink {
       throw new AbdmError('USAGE', `${text}: both must name the same images`);
     }
     const images = new Images(left);
-    for (const [vm, { name, bytes }] of announced.entries()) {
+    for (const [vm, shape] of announced.entries()) {
       try {
-        images.#sinks.push(await byName.get(name)!.open(bytes, left));
+        images.#sinks.push(await byName.get(shape.name)!.open(shape, left));
       } catch (error) {
         images.#sinks.push(NOWHERE);
         images.unopened.set(vm, asAbdmError(error));

@@ -4,7 +4,7 @@ import { FileSource } from './file.js';
 import { FileSink, type LeftOver } from './filesink.js';
 import { openGuest } from './guest.js';
 import { openWaitingGuest } from './guestsink.js';
-import type { ImageSink, ImageSource } from './image.js';
+import type { ImageShape, ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
 
 /** NAME=SCHEME:PLACE in its parts. */
@@ -22,14 +22,14 @@ interface Scheme {
   /** Says what is wrong with a place, if anything is. */
   check?(place: string): string | undefined;
   openSource?(place: string): ImageSource | Promise<ImageSource>;
-  openSink?(place: string, bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
+  openSink?(place: string, shape: ImageShape, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 const SCHEMES: Readonly<Record<string, Scheme>> = {
   file: {
     form: 'file:PATH',
     openSource: (path) => new FileSource(path),
-    openSink: (path, bytes, left) => new FileSink(path, bytes, left),
+    openSink: (path, { bytes }, left) => new FileSink(path, bytes, left),
   },
   process: {
     form: 'process:PID',
@@ -39,7 +39,7 @@ const SCHEMES: Readonly<Record<string, Scheme>> = {
   guest: {
     form: 'guest:SOCKET',
     openSource: openGuest,
-    openSink: openWaitingGuest,
+    openSink: (socket, { bytes }, left) => openWaitingGuest(socket, bytes, left),
   },
 };
 
@@ -73,13 +73,13 @@ export async function openSource(spec: ImageSpec): Promise<ImageSource> {
 }
 
 /**
- * How to begin an image where `spec` says, once it is known how many bytes it has; that throws IMAGE.
+ * How to begin an image where `spec` says, once it is known how large it is; that throws IMAGE.
  * @throws AbdmError USAGE if it is of a kind that cannot be written to.
  */
-export function sinkOpener(spec: ImageSpec): (bytes: number, left?: LeftOver) => ImageSink | Promise<ImageSink> {
+export function sinkOpener(spec: ImageSpec): (shape: ImageShape, left?: LeftOver) => ImageSink | Promise<ImageSink> {
   const open = SCHEMES[spec.scheme]?.openSink;
   if (!open) throw cannot(spec, 'be written to', 'openSink');
-  return (bytes, left) => open(spec.place, bytes, left);
+  return (shape, left) => open(spec.place, shape, left);
 }
 
 function cannot({ name, scheme, place }: ImageSpec, what: string, ability: 'openSource' | 'openSink'): AbdmError {

@@ -39,6 +39,7 @@ export interface AnnouncedImage {
   bytes: number;
   pages: number;
   regions: Pick<Region, 'name' | 'address' | 'bytes'>[];
+  setup?: string;
   /** It is to run there. */
   guest?: true;
 }

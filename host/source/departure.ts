@@ -13,7 +13,7 @@
 // nodes can hand it on without a link: they have its execution state where they have all its pages.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import { type GuestSource, type ImageSource, isGuestSource } from '../image/image.js';
+import { type GuestSource, type ImageSource, isGuestSource, type TrackedGuest } from '../image/image.js';
 import { MAX_STATE_BYTES } from '../mam/catalog.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Giving } from '../ownership/giving.js';
@@ -386,7 +386,7 @@ export class Departure implements Contender {
 
   /** Adds what was written to since it was asked last. */
   async #askDirty(guest: GuestSource, todo?: Todo): Promise<number> {
-    const pages = await this.outgoing.askDirty(guest, todo);
+    const pages = await this.outgoing.askDirty(guest as TrackedGuest, todo);
     this.#check();
     this.summary.dirtySyncCount++;
     return pages;

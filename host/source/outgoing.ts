@@ -1,7 +1,7 @@
 // What of one VM has to be sent, and what became of what was: who divides takes from it, and is told here what can be made again.
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
-import type { GuestSource, ImageSource } from '../image/image.js';
+import type { ImageSource, TrackedGuest } from '../image/image.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Frame, Scatter } from '../mam/scatter.js';
 import { Todo } from './todo.js';
@@ -121,7 +121,7 @@ export class Outgoing {
   }
 
   /** Adds to `todo` what was written to since the guest was asked last. Returns how many pages that are. */
-  async askDirty(guest: GuestSource, todo = this.todo): Promise<number> {
+  async askDirty(guest: TrackedGuest, todo = this.todo): Promise<number> {
     const bitmap = new Uint8Array(todo.bitmap.byteLength);
     await guest.dirty(bitmap);
     return todo.addBitmap(bitmap);

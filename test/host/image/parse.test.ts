@@ -46,7 +46,7 @@ test('a file is opened and made by its name', async () => {
   const source = await openSource(parseImage(`a=file:${join(dir, 'in')}`));
   expect(source.bytes).toBe(5);
   await source.close();
-  const sink = await sinkOpener(parseImage(`a=file:${join(dir, 'out')}`))(5);
+  const sink = await sinkOpener(parseImage(`a=file:${join(dir, 'out')}`))({ bytes: 5, regions: [] });
   await sink.discard();
 });
 
