@@ -9,11 +9,14 @@
 //     hybrid, post-copy                  so many, or none               then         its execution state alone: pages follow, those first that it waits for
 //     auto                               as pre-copy, as long as that converges; otherwise as hybrid
 //
+// Rounds of a guest that can be read at any time are ours: it is asked what it has written to. One that sends its memory itself has rounds of its own, and says
+// when one is over.
+//
 // What happens to the link meanwhile: it is told everything again when it is back. A guest that only waits for that goes on here until then, unless the
 // nodes can hand it on without a link: they have its execution state where they have all its pages.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import { type GuestSource, type ImageSource, isGuestSource, type TrackedGuest } from '../image/image.js';
+import { type GuestSource, type ImageSource, isGuestSource, isSending, type TrackedGuest } from '../image/image.js';
 import { MAX_STATE_BYTES } from '../mam/catalog.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Giving } from '../ownership/giving.js';
@@ -60,6 +63,8 @@ export class Departure implements Contender {
   readonly #limits: RoundLimits;
   readonly #gang: Gang;
   readonly #changes = new Changes();
+  /** What a guest that sends its memory itself has said at the end of each of its rounds. */
+  readonly #itsDirtyPages: number[] = [];
   #stopping: Promise<void> | null = null;
   #comingBack: Promise<void> | null = null;
   /** What went wrong besides. */
@@ -95,6 +100,17 @@ export class Departure implements Contender {
     this.#mode = this.guest ? mode : 'stop';
     this.#limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
     this.#gang = gang;
+    if (this.guest && isSending(this.guest)) {
+      this.guest.listen({
+        onPage: (pfn) => this.outgoing.came(pfn),
+        onAwaited: (pfn, pages) => this.outgoing.awaits(pfn, pages),
+        onRound: (dirtyPages) => {
+          this.#itsDirtyPages.push(dirtyPages);
+          this.wake();
+        },
+        onGone: (cause) => this.fail(asAbdmError(cause)),
+      });
+    }
     this.summary = {
       name,
       imageBytes: image.bytes,
@@ -140,7 +156,7 @@ export class Departure implements Contender {
       if (this.guest === null) {
         this.outgoing.sendAll();
         if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();
-        await this.#until(() => this.outgoing.todo.count === 0);
+        await this.#until(() => this.outgoing.unsentPages === 0);
       } else if ((await this.#rounds(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
       else await this.#leaveEarly(this.guest);
     } catch (error) {
@@ -153,7 +169,7 @@ export class Departure implements Contender {
     const { name, mode } = this.summary;
     // It goes on only when it says so.
     const state = this.#comingBack ? 'stopped' : this.giving.state;
-    return { name, mode, state, round: this.round, dirtyPages: this.outgoing.todo.count };
+    return { name, mode, state, round: this.round, dirtyPages: this.outgoing.unsentPages };
   }
 
   /** A frame is where it should be. */
@@ -238,18 +254,21 @@ export class Departure implements Contender {
       return this.#mode === 'stop' ? 'whole' : 'early';
     }
     const { pages } = this.outgoing.todo;
-    // What was written before its page is read for the first time comes with it.
-    await this.#askDirty(guest, new Todo(pages));
     const rounds = new Rounds(pages, this.#limits);
+    const round = () => (isSending(guest) ? this.#itsRound(rounds) : this.#round(guest, rounds));
+    // What was written before its page is read for the first time comes with it.
+    if (!isSending(guest)) await this.#askDirty(guest, new Todo(pages));
     this.outgoing.sendAll();
+    if (isSending(guest)) await guest.begin();
     if (this.#mode === 'hybrid') {
       this.summary.mode = 'hybrid';
-      while (rounds.done < this.#limits.rounds) await this.#round(guest, rounds);
+      // Nothing more is to come of a guest that stands still by itself.
+      while (rounds.done < this.#limits.rounds && this.#itsDirtyPages.at(-1) !== 0) await round();
       return 'early';
     }
     let warned = false;
     for (let verdict: Verdict = 'again'; verdict === 'again'; ) {
-      verdict = await this.#round(guest, rounds);
+      verdict = await round();
       if (verdict === 'fits' || (verdict === 'again' && rounds.converges)) continue;
       if (!warned) this.#notice('NOT_CONVERGING', this.#describe(rounds));
       warned = true;
@@ -263,16 +282,12 @@ export class Departure implements Contender {
   }
 
   /** Sends what there is to send, and asks what was written to meanwhile. */
-  async #round(guest: GuestSource, rounds: Rounds): Promise<Verdict> {
+  async #round(guest: TrackedGuest, rounds: Rounds): Promise<Verdict> {
     const { outgoing } = this;
     const { maxDowntimeMs } = this.#limits;
-    const { pace, scatter } = this.#gang;
-    const msFor = (frames: Iterable<Kept>) => {
-      let bytes = 0;
-      for (const frame of frames) bytes += frame.bytes;
-      return pace.msFor(bytes);
-    };
-    const restMs = () => pace.msFor(outgoing.bytesOf(outgoing.todo.count));
+    const { scatter } = this.#gang;
+    const msFor = (frames: Iterable<Kept>) => this.#msFor(frames);
+    const restMs = () => this.#gang.pace.msFor(outgoing.bytesOf(outgoing.todo.count));
     this.round++;
     outgoing.beginRound();
     await this.#until(() => outgoing.todo.count === 0 && msFor(outgoing.coming()) <= maxDowntimeMs / 2);
@@ -286,9 +301,28 @@ export class Departure implements Contender {
     return rounds.over(outgoing.todo.count, restMs() + msFor(scatter.underWay()));
   }
 
+  /** A round of a guest that sends its memory itself. It sends as fast as that is sent on, but for what it may be ahead. */
+  async #itsRound(rounds: Rounds): Promise<Verdict> {
+    const { outgoing } = this;
+    const { pace, scatter } = this.#gang;
+    this.round++;
+    outgoing.beginRound();
+    await this.#until(() => this.#itsDirtyPages.length >= this.round);
+    this.summary.dirtySyncCount++;
+    const pages = this.#itsDirtyPages.at(-1)! + outgoing.todo.count;
+    return rounds.over(pages, pace.msFor(outgoing.bytesOf(pages)) + this.#msFor(scatter.underWay()));
+  }
+
+  /** How long these take that are on their way. */
+  #msFor(frames: Iterable<Kept>): number {
+    let bytes = 0;
+    for (const frame of frames) bytes += frame.bytes;
+    return this.#gang.pace.msFor(bytes);
+  }
+
   #describe(rounds: Rounds): string {
     const { maxDowntimeMs } = this.#limits;
-    const dirty = this.outgoing.todo.count;
+    const dirty = this.outgoing.unsentPages;
     return `after ${rounds.done} rounds ${dirty} pages are dirty: the guest writes faster than they can be sent within ${maxDowntimeMs} ms`;
   }
 
@@ -305,7 +339,7 @@ export class Departure implements Contender {
     atNodes?.catch(() => {});
     this.outgoing.press();
     this.handing.offer();
-    await this.#until(() => this.outgoing.todo.count === 0);
+    await this.#until(() => this.outgoing.unsentPages === 0);
     scatter.hurry(true);
     await this.#until(() => this.outgoing.isSettled);
     scatter.hurry(false);
@@ -338,7 +372,7 @@ export class Departure implements Contender {
       await this.comeBack();
     }
     this.outgoing.letGo();
-    await this.#until(() => this.outgoing.todo.count === 0);
+    await this.#until(() => this.outgoing.unsentPages === 0);
     await this.#isTaken();
   }
 
@@ -360,7 +394,7 @@ export class Departure implements Contender {
     }
     // Nothing was sent yet, or nothing has to be asked because all is sent anyway.
     const { todo } = this.outgoing;
-    if (todo.count < todo.pages) await this.#askDirty(guest);
+    if (!isSending(guest) && todo.count < todo.pages) await this.#askDirty(guest);
     this.outgoing.standsStill(this.#nextFrame);
   }
 
@@ -385,8 +419,8 @@ export class Departure implements Contender {
   }
 
   /** Adds what was written to since it was asked last. */
-  async #askDirty(guest: GuestSource, todo?: Todo): Promise<number> {
-    const pages = await this.outgoing.askDirty(guest as TrackedGuest, todo);
+  async #askDirty(guest: TrackedGuest, todo?: Todo): Promise<number> {
+    const pages = await this.outgoing.askDirty(guest, todo);
     this.#check();
     this.summary.dirtySyncCount++;
     return pages;

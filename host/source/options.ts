@@ -4,7 +4,7 @@ import { KEY_BYTES, MAX_VMS } from '../../bindings/abi.js';
 import type { Compression } from '../../bindings/divider.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { requireInteger } from '../../bindings/options.js';
-import { type ImageSource, isGuestSource } from '../image/image.js';
+import { type ImageSource, isGuestSource, isSending } from '../image/image.js';
 import type { Mode, Notice } from '../summary.js';
 import { storeScheme } from '../wire/address.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
@@ -65,6 +65,8 @@ export function modeOf({ mode, vms }: EjectOptions): Mode {
 export function isLive(options: EjectOptions): boolean {
   const { to, vms } = options;
   if (to === undefined || !vms.some(({ image }) => isGuestSource(image))) return false;
+  // What such a guest is taken in by cannot be read back, whether it runs or not.
+  if (vms.some(({ image }) => isGuestSource(image) && isSending(image))) return true;
   return modeOf(options) !== 'stop' || vms.length > 1;
 }
 
