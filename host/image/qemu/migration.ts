@@ -51,10 +51,11 @@ export class Migration {
   readonly #parser: StreamParser;
   #inlet: Inlet | null = null;
   #hasStarted = false;
-  #hasState = false;
   #hasEnded = false;
   /** Nobody wants to hear of it any more. */
   #isOver = false;
+  /** It cannot be given up before all has come. */
+  #isRefused = false;
   #error: AbdmError | null = null;
 
   private constructor(qmp: QmpClient, handler: MigrationHandler) {
@@ -70,16 +71,22 @@ export class Migration {
         this.blocks = blocks;
         handler.onBlocks(blocks);
       },
-      onPage: (block, offset, bytes, at) => handler.onPage(block, offset, bytes, at),
-      onZero: (block, offset) => handler.onZero(block, offset),
-      onDiscard: (block, start, bytes) => handler.onDiscard(block, start, bytes),
+      onPage: (block, offset, bytes, at) => {
+        if (!this.#isOver) handler.onPage(block, offset, bytes, at);
+      },
+      onZero: (block, offset) => {
+        if (!this.#isOver) handler.onZero(block, offset);
+      },
+      onDiscard: (block, start, bytes) => {
+        if (!this.#isOver) handler.onDiscard(block, start, bytes);
+      },
       onDeviceState: (state, isPostCopy) => {
-        this.#hasState = true;
-        handler.onState(state, isPostCopy);
+        if (!this.#isOver) handler.onState(state, isPostCopy);
       },
       onEnd: () => {
         this.#hasEnded = true;
-        handler.onEnd();
+        if (!this.#isOver) handler.onEnd();
+        else if (this.#isRefused) this.#inlet?.send(returnPath.shut(1));
       },
     };
     this.#parser = new StreamParser(streamHandler);
@@ -122,11 +129,10 @@ export class Migration {
     this.request(0, 0);
   }
 
-  /** The host's page that these bytes lie in should come next. */
+  /** The host's page that begins there should come next. */
   request(block: number, offset: number): void {
-    const { hostPageBytes } = this.blocks[block]!;
-    const start = offset - (offset % hostPageBytes);
-    this.#inlet?.send(returnPath.request(this.blocks[block]!, start, hostPageBytes));
+    const it = this.blocks[block]!;
+    this.#inlet?.send(returnPath.request(it, offset, it.hostPageBytes));
   }
 
   /** QEMU may forget the guest: all has come. Resolves when its migration has completed. @throws {AbdmError} IMAGE. */
@@ -152,9 +158,15 @@ export class Migration {
   /** The first step of that, and sent at once. */
   async tryToGiveUp(): Promise<void> {
     this.#isOver = true;
-    if (this.#hasState) this.#inlet?.send(returnPath.shut(1));
-    // QEMU 10 refuses it in post-copy, and goes by what it was just sent. If it is gone, that shows elsewhere.
-    await cancelMigration(this.#qmp).catch(() => {});
+    // Not before: QEMU 7.2 closes its connection when it reads that, and in the midst of post-copy waits for another one then, for ever.
+    if (this.#hasEnded) this.#inlet?.send(returnPath.shut(1));
+    try {
+      await cancelMigration(this.#qmp);
+    } catch {
+      // QEMU 10 does not cancel post-copy. (If it is gone, that shows elsewhere.)
+      this.#isRefused = true;
+      if (this.#hasEnded) this.#inlet?.send(returnPath.shut(1));
+    }
   }
 
   /** Lets go of the connection. */
@@ -165,7 +177,8 @@ export class Migration {
   }
 
   #onBytes = (bytes: Uint8Array): void => {
-    if (this.#isOver) return;
+    // What makes no sense is read to its end, so that QEMU does not have to wait, and dropped.
+    if (this.#error) return;
     try {
       this.#parser.feed(bytes);
     } catch (error) {
@@ -178,13 +191,11 @@ export class Migration {
     this.#fail(imageError(`QEMU has ended its migration: ${await this.#reason()}`, 'begin anew'));
   };
 
-  /** From now on what comes is read, so that QEMU does not have to wait, and dropped. */
   #fail(error: AbdmError): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
+    if (this.#error) return;
     this.#error = error;
     this.hold(false);
-    if (this.#hasStarted) this.#handler.onFailed(error);
+    if (this.#hasStarted && !this.#isOver) this.#handler.onFailed(error);
   }
 
   async #untilPagesCome(): Promise<void> {

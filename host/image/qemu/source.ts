@@ -13,24 +13,15 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_BYTES } from '../../../bindings/abi.js';
 import { type AbdmError, asAbdmError } from '../../../bindings/errors.js';
-import { bitmapFor, clearBit, hasBit, setBit } from '../../guest/bits.js';
-import type { DeviceState, RamBlock } from '../../qemu/format.js';
+import type { DeviceState } from '../../qemu/format.js';
 import { continueGuest, progress, runState, stopGuest, version } from '../../qemu/monitor.js';
 import { QmpClient } from '../../qemu/qmp.js';
-import {
-  checkRange,
-  eachPiece,
-  imageError,
-  layOut,
-  type PageListener,
-  type Region,
-  type SendingGuest,
-} from '../image.js';
+import { checkRange, imageError, type PageListener, type Region, type SendingGuest } from '../image.js';
+import { Arrivals } from './arrivals.js';
 import { examine } from './examine.js';
 import { Migration, type MigrationHandler } from './migration.js';
 import { Settings } from './settings.js';
 import { encodeSetup } from './setup.js';
-import { Shadow } from './shadow.js';
 import { encodeState } from './state.js';
 
 const STOP_MS = 15_000;
@@ -53,21 +44,12 @@ export async function openQemu(qmpPath: string): Promise<SendingGuest> {
 class RunningQemu implements SendingGuest {
   readonly description: string;
   readonly guestId = randomBytes(16).toString('hex');
-  regions: readonly Region[] = [];
-  pages = 0;
-  bytes = 0;
   setup = '';
   readonly #qmp: QmpClient;
   readonly #path: string;
   readonly #version: string;
   readonly #settings: Settings;
-  readonly #handler: MigrationHandler;
-  #shadow = new Shadow(0);
-  /** Pages that have come, of this migration. */
-  #arrived = bitmapFor(0);
-  /** Pages, of huge ones the first, that were asked for. */
-  #requested = bitmapFor(0);
-  #listener: PageListener | null = null;
+  readonly #arrivals = new Arrivals();
   /** Null: it was given up. */
   #migration: Migration | null = null;
   /** Whether the guest ran, when it was looked at last before it stood still for this. */
@@ -94,43 +76,26 @@ class RunningQemu implements SendingGuest {
       this.#isQmpGone = true;
       this.#lose(error);
     };
-    // Found by number, and added up once a page: this is the hot path.
-    let firstPfns: number[] = [];
-    this.#handler = {
-      onBlocks: (blocks) => {
-        this.#lay(blocks);
-        firstPfns = this.regions.map(({ firstPfn }) => firstPfn);
-      },
-      onPage: (block, offset, bytes, at) => {
-        const pfn = firstPfns[block]! + offset / PAGE_BYTES;
-        this.#shadow.write(pfn, bytes, at);
-        this.#came(pfn);
-      },
-      onZero: (block, offset) => {
-        const pfn = firstPfns[block]! + offset / PAGE_BYTES;
-        this.#shadow.zero(pfn);
-        this.#came(pfn);
-      },
-      onDiscard: (block, start, bytes) => this.#await(firstPfns[block]! + start / PAGE_BYTES, bytes / PAGE_BYTES),
-      onState: (state, isPostCopy) => {
-        this.#state = state;
-        this.#isPostCopy = isPostCopy;
-        this.#waiting?.resolve();
-      },
-      onEnd: () => this.#onEnd(),
-      onFailed: (error) => this.#lose(error),
-    };
+  }
+
+  get regions(): readonly Region[] {
+    return this.#arrivals.regions;
+  }
+
+  get pages(): number {
+    return this.#arrivals.pages;
+  }
+
+  get bytes(): number {
+    return this.pages * PAGE_BYTES;
   }
 
   /** Begins a migration, of which no page comes yet. @throws {AbdmError} IMAGE, and all is as it was. */
   async start(): Promise<Migration> {
     await examine(this.#qmp, this.description);
-    this.#requested.fill(0);
-    this.#arrived.fill(0);
-    this.#listener?.onAwaited(0, this.pages);
     try {
       await this.#settings.apply();
-      const migration = await Migration.start(this.#qmp, this.#path, this.#handler);
+      const migration = await Migration.start(this.#qmp, this.#path, this.#handler());
       this.#migration = migration;
       const { configuration, blocks } = migration;
       this.setup = encodeSetup({ configuration: configuration!, blocks, version: this.#version });
@@ -143,8 +108,8 @@ class RunningQemu implements SendingGuest {
   }
 
   listen(listener: PageListener): void {
-    this.#listener = listener;
-    for (let pfn = 0; pfn < this.pages; pfn++) if (hasBit(this.#arrived, pfn)) listener.onPage(pfn);
+    this.#arrivals.listener = listener;
+    this.#arrivals.replay();
     if (this.#gone) listener.onGone(this.#gone);
   }
 
@@ -173,21 +138,14 @@ class RunningQemu implements SendingGuest {
   }
 
   want(pfn: number): void {
-    if (!this.#isStopping || this.#allHere || hasBit(this.#arrived, pfn)) return;
-    eachPiece(this.regions, pfn, 1, ({ firstPfn }, page) => {
-      const block = this.regions.findIndex((region) => region.firstPfn === firstPfn);
-      const hostPages = this.#migration!.blocks[block]!.hostPageBytes / PAGE_BYTES;
-      const first = firstPfn + page - (page % hostPages);
-      if (hasBit(this.#requested, first)) return;
-      setBit(this.#requested, first);
-      this.#migration!.request(block, page * PAGE_BYTES);
-    });
+    if (!this.#isStopping || this.#allHere) return;
+    this.#arrivals.want(pfn, (block, offset) => this.#migration?.request(block, offset));
   }
 
   read(pfn: number, pages: number, memory: Uint8Array, offset: number): void {
     checkRange(this.description, pfn, pages, this.pages);
     if (this.#gone) throw this.#gone;
-    this.#shadow.read(pfn, pages, memory, offset);
+    this.#arrivals.shadow.read(pfn, pages, memory, offset);
   }
 
   async resume(): Promise<void> {
@@ -227,50 +185,25 @@ class RunningQemu implements SendingGuest {
     this.#qmp.close();
   }
 
-  /** The first time, says what there is; later it must be the same. */
-  #lay(blocks: readonly RamBlock[]): void {
-    const regions = layOut(blocks.map(({ name, bytes }) => ({ name, address: 0, bytes })));
-    if (this.regions.length > 0) {
-      if (JSON.stringify(regions) === JSON.stringify(this.regions)) return;
-      throw imageError('the memory of the guest has changed', 'begin anew');
-    }
-    for (const { name, bytes, hostPageBytes } of blocks) {
-      if (bytes % hostPageBytes === 0) continue;
-      const what = `RAM block ${name} has ${bytes} bytes in pages of ${hostPageBytes}`;
-      throw imageError(what, 'give it whole pages: QEMU cannot take it in otherwise');
-    }
-    this.regions = regions;
-    this.bytes = regions.reduce((sum, { bytes }) => sum + bytes, 0);
-    this.pages = this.bytes / PAGE_BYTES;
-    this.#shadow = new Shadow(this.pages);
-    this.#arrived = bitmapFor(this.pages);
-    this.#requested = bitmapFor(this.pages);
-  }
-
-  #came(pfn: number): void {
-    setBit(this.#arrived, pfn);
-    this.#listener?.onPage(pfn);
-  }
-
-  /** Says so of those that had come: the others are awaited anyway. */
-  #await(pfn: number, pages: number): void {
-    const end = pfn + pages;
-    for (let page = pfn; page < end; page++) {
-      const from = page;
-      while (page < end && hasBit(this.#arrived, page)) clearBit(this.#arrived, page++);
-      if (page > from) this.#listener?.onAwaited(from, page - from);
-    }
-  }
-
-  /** What has not come is zero: QEMU leaves out what it knows that the guest does not use. */
-  #onEnd(): void {
-    for (let pfn = 0; pfn < this.pages; pfn++) {
-      if (hasBit(this.#arrived, pfn)) continue;
-      this.#shadow.zero(pfn);
-      this.#came(pfn);
-    }
-    this.#allHere = true;
-    if (!this.#isStopping) this.#listener?.onRound(0);
+  #handler(): MigrationHandler {
+    const arrivals = this.#arrivals;
+    return {
+      onBlocks: (blocks) => arrivals.begin(blocks),
+      onPage: (block, offset, bytes, at) => arrivals.onPage(block, offset, bytes, at),
+      onZero: (block, offset) => arrivals.onZero(block, offset),
+      onDiscard: (block, start, bytes) => arrivals.onDiscard(block, start, bytes),
+      onState: (state, isPostCopy) => {
+        this.#state = state;
+        this.#isPostCopy = isPostCopy;
+        this.#waiting?.resolve();
+      },
+      onEnd: () => {
+        arrivals.end();
+        this.#allHere = true;
+        if (!this.#isStopping) arrivals.listener?.onRound(0);
+      },
+      onFailed: (error) => this.#lose(error),
+    };
   }
 
   /** Tells of rounds while it runs. */
@@ -284,7 +217,7 @@ class RunningQemu implements SendingGuest {
         const { dirtySyncs, remainingBytes } = await progress(this.#qmp);
         if (isOver() || status === 'finish-migrate') continue;
         this.#ran = running;
-        if (dirtySyncs > syncs) this.#listener?.onRound(Math.max(1, Math.ceil(remainingBytes / PAGE_BYTES)));
+        if (dirtySyncs > syncs) this.#arrivals.listener?.onRound(Math.max(1, Math.ceil(remainingBytes / PAGE_BYTES)));
         syncs = dirtySyncs;
       }
     } catch {
@@ -373,7 +306,7 @@ class RunningQemu implements SendingGuest {
     if (this.#gone || this.#allHere || this.#isClosed) return;
     this.#gone = this.#imageError(error);
     this.#waiting?.reject(this.#gone);
-    this.#listener?.onGone(this.#gone);
+    this.#arrivals.listener?.onGone(this.#gone);
   }
 
   #check(): void {
