@@ -36,7 +36,7 @@ import { Division } from './division.js';
 import type { Gang } from './gang.js';
 import { DestinationLink } from './link.js';
 import { open } from './opening.js';
-import { checkOptions, type EjectOptions, isDirect, isLive, modeOf } from './options.js';
+import { checkOptions, type EjectOptions, isDirect, isLive, modeOf, takesStraight } from './options.js';
 import { Pace } from './pace.js';
 
 export type { EjectOptions } from './options.js';
@@ -217,7 +217,7 @@ export class Ejection {
           onVmOver: (vm, error) => this.#departures[vm]!.handing.onOver(error),
         },
         onReady: (reports) => {
-          scatter.addDestination(to);
+          if (takesStraight(this.#options)) scatter.addDestination(to);
           for (const departure of this.#departures) {
             if (departure.error) this.#link!.vmOver(departure.vm, departure.error);
             else if (departure.guest) departure.handing.onLinked(reports[departure.vm] ?? null);
