@@ -232,9 +232,9 @@ export class Ejection {
           this.#fail(error);
         },
       });
-      await this.#link.connect();
     }
-    if (!this.#direct) await this.#unlessOver(scatter.ready(this.#abort.signal));
+    const ready = this.#direct ? null : this.#unlessOver(scatter.ready(this.#abort.signal));
+    await Promise.all([this.#link?.connect(), ready]);
     if (this.#link) await this.#answered(this.#link.announce(), 'say that it is ready');
 
     this.#phase = 'dividing';
