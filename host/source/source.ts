@@ -2,7 +2,7 @@
 // the last frame and the index of all of them are where they should be, and every guest runs elsewhere or can be run from the nodes; then the source may
 // go, whether there is a destination or not.
 //
-//   departure.ts     one VM: its rounds, when it stops, when it may run elsewhere
+//   departure.ts     one VM: its rounds (precopy.ts), when it stops, when it may run elsewhere
 //   division.ts      pages become frames: whose turn it is (schedule.ts), what somebody waits for (requests.ts), what was lost
 //   link.ts          what the destination is told, and says
 //
