@@ -46,6 +46,14 @@ export function migrationState(qmp: QmpClient): Promise<MigrationState> {
   });
 }
 
+/** The capabilities that this QEMU has, and whether they are on. */
+export function capabilities(qmp: QmpClient): Promise<Map<string, boolean>> {
+  return askFor(qmp, 'query-migrate-capabilities', (answer, what) => {
+    const list = need.list({ return: answer }, 'return', what, 256, (item) => need.isObject(item, what, 'return'));
+    return new Map(list.map((one) => [need.string(one, 'capability', what), need.boolean(one, 'state', what)]));
+  });
+}
+
 /** Turns capabilities on and off, all or none of them. */
 export async function setCapabilities(qmp: QmpClient, states: Readonly<Record<string, boolean>>): Promise<void> {
   const capabilities = Object.entries(states).map(([capability, state]) => ({ capability, state }));
@@ -71,12 +79,15 @@ export async function startPostCopy(qmp: QmpClient): Promise<void> {
   await qmp.execute('migrate-start-postcopy');
 }
 
+function ask<T>(qmp: QmpClient, command: string, read: (answer: JsonObject, what: string) => T): Promise<T> {
+  return askFor(qmp, command, (answer, what) => read(need.isObject(answer, what, 'return'), what));
+}
+
 /** @throws {AbdmError} IMAGE, also if the answer is not what `read` expects. */
-async function ask<T>(qmp: QmpClient, command: string, read: (answer: JsonObject, what: string) => T): Promise<T> {
-  const what = `the answer to ${command}`;
+async function askFor<T>(qmp: QmpClient, command: string, read: (answer: unknown, what: string) => T): Promise<T> {
   const answer = await qmp.execute(command);
   try {
-    return read(need.isObject(answer, what, 'return'), what);
+    return read(answer, `the answer to ${command}`);
   } catch (cause) {
     throw new AbdmError('IMAGE', asAbdmError(cause).message, { cause });
   }
