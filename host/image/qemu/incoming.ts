@@ -135,8 +135,9 @@ export class Incoming {
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
-  /** Ends QEMU, as far as it can be asked to. */
+  /** Ends QEMU, as far as it can be asked to. What waits for an answer fails. */
   async quit(): Promise<void> {
+    this.#failAll(this.#letGo);
     const ended = new Promise<void>((resolve) => {
       this.qmp.onGone = () => resolve();
     });
@@ -153,7 +154,11 @@ export class Incoming {
     this.#isClosed = true;
     this.qmp.close();
     this.closeStream();
-    this.#failAll(imageError(`QEMU at ${this.#path} was let go of`, ANEW));
+    this.#failAll(this.#letGo);
+  }
+
+  get #letGo(): AbdmError {
+    return imageError(this.#says('was let go of'), ANEW);
   }
 
   #wait(what: string): Promise<void> {
@@ -230,7 +235,7 @@ async function prepare(qmp: QmpClient, path: string): Promise<void> {
 
 /** Where nobody but QEMU and we can connect: it may run as another user than we do, the one whose monitor this is. */
 function privateDirectory(qmpPath: string): string {
-  const directory = mkdtempSync(join(tmpdir(), 'abdm-qemu-'));
+  const directory = mkdtempSync(join(tmpdir(), 'abdm-incoming-'));
   const { uid, gid } = statSync(qmpPath);
   if (process.geteuid!() === 0 && uid !== 0) chownSync(directory, uid, gid);
   return directory;

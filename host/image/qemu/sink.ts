@@ -70,8 +70,10 @@ class IncomingQemu implements GuestSink {
   readonly #huge: readonly (HostPages | null)[];
   /** Complete host pages that were there before the load, and are to be sent: block, number. */
   #backlog: (readonly [number, number])[] = [];
-  /** What the writer has handed on and nobody has got yet. */
-  #piece: Uint8Array[] = [];
+  /** What the writer has handed on and nobody has got yet; all pages in it are some of [first, end). */
+  #parts: Uint8Array[] = [];
+  #first = Number.POSITIVE_INFINITY;
+  #end = 0;
   /** Pages that QEMU waits for. */
   readonly #waited = new Set<number>();
   /** The page that was written last before the load, of those that are sent at once. */
@@ -97,7 +99,7 @@ class IncomingQemu implements GuestSink {
     link.outlet.onFree = () => this.onFree?.();
     link.outlet.onLow = () => this.#feed();
     const beginning = { configuration, blocks, returnPath: true, postCopy: true };
-    this.#writer = new StreamWriter((bytes) => this.#piece.push(bytes), beginning);
+    this.#writer = new StreamWriter((bytes) => this.#parts.push(bytes), beginning);
     this.#writer.ping(SETUP_PING);
     this.#writer.flush();
     this.#hand(false);
@@ -157,7 +159,8 @@ class IncomingQemu implements GuestSink {
     const pong = this.#link.pong(PACKAGE_PING);
     const isWhole = !this.#discard();
     // Without any discard QEMU waits for ever: the page of which it is known what it holds comes again.
-    if (isWhole) this.#locate(this.#last.pfn, (block, page) => this.#writer.discard(block, [page * PAGE_BYTES, PAGE_BYTES]));
+    if (isWhole)
+      this.#locate(this.#last.pfn, (block, page) => this.#writer.discard(block, [page * PAGE_BYTES, PAGE_BYTES]));
     this.#link.bePatient();
     this.#writer.runNow({ sections, description: null });
     this.#hand(false);
@@ -181,7 +184,8 @@ class IncomingQemu implements GuestSink {
       }
     }
     for (const by = performance.now() + RUN_MS; !(await this.#isSettled()); await sleep(LOOK_MS)) {
-      if (performance.now() > by) throw imageError(`${this.description} has its guest, which does not run`, 'see what it has printed');
+      if (performance.now() > by)
+        throw imageError(`${this.description} has its guest, which does not run`, 'see what it has printed');
     }
     this.#runs = true;
     this.#closeIfDone();
@@ -274,6 +278,9 @@ class IncomingQemu implements GuestSink {
   }
 
   #send(block: number, page: number, memory: Uint8Array | null, at: number): void {
+    const pfn = this.#regions[block]!.firstPfn + page;
+    this.#first = Math.min(this.#first, pfn);
+    this.#end = Math.max(this.#end, pfn + 1);
     if (memory) this.#writer.page(block, page * PAGE_BYTES, memory, at);
     else this.#writer.zero(block, page * PAGE_BYTES);
   }
@@ -296,9 +303,11 @@ class IncomingQemu implements GuestSink {
   /** What was written is sent; once the guest has its state, as a piece of its own. */
   #hand(isUrgent: boolean): void {
     if (this.#isLoaded) this.#writer.cut();
-    if (this.#piece.length === 0) return;
-    this.#link.outlet.put(this.#piece, isUrgent);
-    this.#piece = [];
+    if (this.#parts.length === 0) return;
+    this.#link.outlet.put({ parts: this.#parts, first: this.#first, end: this.#end }, isUrgent);
+    this.#parts = [];
+    this.#first = Number.POSITIVE_INFINITY;
+    this.#end = 0;
   }
 
   /** Discards all that is not there; false: everything is. */
@@ -321,7 +330,8 @@ class IncomingQemu implements GuestSink {
       this.#sendWhole(block, number);
     }
     for (let pfn = firstPfn + first; pfn < firstPfn + first + pages; pfn++) {
-      // One that is there was sent before QEMU asked.
+      // One that is there was written before QEMU asked.
+      if (hasBit(this.present, pfn)) this.#link.outlet.hurry(pfn);
       if (hasBit(this.present, pfn) || this.#waited.has(pfn)) continue;
       this.#waited.add(pfn);
       this.#onFault?.(pfn);
@@ -347,7 +357,10 @@ class IncomingQemu implements GuestSink {
   }
 
   #tooLate(): AbdmError {
-    return imageError(`${this.description} has taken the state of a guest already`, 'start it anew with -incoming defer');
+    return imageError(
+      `${this.description} has taken the state of a guest already`,
+      'start it anew with -incoming defer',
+    );
   }
 }
 

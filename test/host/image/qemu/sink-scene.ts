@@ -1,5 +1,6 @@
 // For tests of the sink: a guest as it was recorded from a real QEMU, which is brought to another one page by page.
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 import { hasBit } from '#abdm/host/guest/bits.js';
 import { eachPiece, type GuestSink, type ImageShape, layOut, type Region } from '#abdm/host/image/image.js';
@@ -10,6 +11,9 @@ import { seeded } from '../../../engine.js';
 import { Drained, parse } from '../../qemu/events.js';
 import { type Qemu, record, startQemu } from '../../qemu/qemu.js';
 import { tempDir } from '../../temp.js';
+
+/** As many as a frame has. */
+const SOME = 64;
 
 /** A guest that stands still, with all of its memory. */
 export class Standing {
@@ -57,7 +61,7 @@ export class Standing {
   }
 
   /** Brings what is not there, while others ask for pages: those come a little later. Returns how many were asked for. */
-  async rest(sink: GuestSink, order: readonly number[], atOnce = 64): Promise<number> {
+  async rest(sink: GuestSink, order: readonly number[], pauseMs = 0): Promise<number> {
     const asked = new Set<number>();
     const late: number[] = [];
     sink.onFault = (pfn) => {
@@ -68,10 +72,10 @@ export class Standing {
     const bring = (pfn: number) => {
       if (!hasBit(sink.present, pfn)) this.copy(sink, pfn);
     };
-    for (let at = 0; at < order.length || late.length > 0; at += atOnce) {
-      await new Promise((resolve) => setImmediate(resolve));
+    for (let at = 0; at < order.length || late.length > 0; at += SOME) {
+      await sleep(pauseMs);
       for (const pfn of late.splice(0)) bring(pfn);
-      for (const pfn of order.slice(at, at + atOnce)) bring(pfn);
+      for (const pfn of order.slice(at, at + SOME)) bring(pfn);
     }
     return asked.size;
   }
