@@ -6,6 +6,7 @@ import { openGuest } from './guest.js';
 import { openWaitingGuest } from './guestsink.js';
 import type { ImageShape, ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
+import { openIncomingQemu } from './qemu/sink.js';
 import { openQemu } from './qemu/source.js';
 
 /** NAME=SCHEME:PLACE in its parts. */
@@ -54,6 +55,7 @@ const SCHEMES: Readonly<Record<string, Scheme>> = {
     isGuest: true,
     goOn: (socket) => `echo '{"execute":"qmp_capabilities"}{"execute":"cont"}' | socat -t1 - UNIX-CONNECT:${socket}`,
     openSource: openQemu,
+    openSink: openIncomingQemu,
   },
 };
 

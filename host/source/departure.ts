@@ -9,9 +9,6 @@
 //     hybrid, post-copy                  so many, or none               then         its execution state alone: pages follow, those first that it waits for
 //     auto                               as pre-copy, as long as that converges; otherwise as hybrid
 //
-// Rounds of a guest that can be read at any time are ours: it is asked what it has written to. One that sends its memory itself has rounds of its own, and says
-// when one is over.
-//
 // What happens to the link meanwhile: it is told everything again when it is back. A guest that only waits for that goes on here until then, unless the
 // nodes can hand it on without a link: they have its execution state where they have all its pages.
 
@@ -20,14 +17,15 @@ import { type GuestSource, type ImageSource, isGuestSource, isSending, type Trac
 import { MAX_STATE_BYTES } from '../mam/catalog.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Giving } from '../ownership/giving.js';
-import { type Mode, type Notice, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
+import { type Mode, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
 import { Changes } from './changes.js';
 import type { Gang } from './gang.js';
 import { Handing } from './handing.js';
 import { Outgoing } from './outgoing.js';
-import { type RoundLimits, Rounds, type Verdict } from './rounds.js';
+import { PreCopy, type PreCopyOptions } from './precopy.js';
+import type { RoundLimits } from './rounds.js';
 import type { Contender } from './schedule.js';
-import { Todo } from './todo.js';
+import type { Todo } from './todo.js';
 
 export interface DepartureOptions {
   readonly vm: number;
@@ -56,15 +54,12 @@ export class Departure implements Contender {
   readonly summary: VmSummary;
   /** Why this VM is over. */
   error: AbdmError | null = null;
-  /** Rounds begun, of a guest that runs here. */
-  round = 0;
   readonly #name: string;
   readonly #mode: Mode;
-  readonly #limits: RoundLimits;
+  /** Null: nothing is sent while it runs. */
+  readonly #preCopy: PreCopy | null;
   readonly #gang: Gang;
   readonly #changes = new Changes();
-  /** What a guest that sends its memory itself has said at the end of each of its rounds. */
-  readonly #itsDirtyPages: number[] = [];
   #stopping: Promise<void> | null = null;
   #comingBack: Promise<void> | null = null;
   /** What went wrong besides. */
@@ -98,16 +93,14 @@ export class Departure implements Contender {
     });
     this.#name = name;
     this.#mode = this.guest ? mode : 'stop';
-    this.#limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
     this.#gang = gang;
+    const limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
+    this.#preCopy = this.#mode === 'stop' || this.#mode === 'post-copy' ? null : this.#rounds(this.#mode, limits);
     if (this.guest && isSending(this.guest)) {
       this.guest.listen({
         onPage: (pfn) => this.outgoing.came(pfn),
         onAwaited: (pfn, pages) => this.outgoing.awaits(pfn, pages),
-        onRound: (dirtyPages) => {
-          this.#itsDirtyPages.push(dirtyPages);
-          this.wake();
-        },
+        onRound: (dirtyPages) => this.#preCopy?.itsRoundIsOver(dirtyPages),
         onGone: (cause) => this.fail(asAbdmError(cause)),
       });
     }
@@ -157,7 +150,7 @@ export class Departure implements Contender {
         this.outgoing.sendAll();
         if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();
         await this.#until(() => this.outgoing.unsentPages === 0);
-      } else if ((await this.#rounds(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
+      } else if ((await this.#sendRunning(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
       else await this.#leaveEarly(this.guest);
     } catch (error) {
       // If all of it is over, this VM is not over alone.
@@ -169,7 +162,7 @@ export class Departure implements Contender {
     const { name, mode } = this.summary;
     // It goes on only when it says so.
     const state = this.#comingBack ? 'stopped' : this.giving.state;
-    return { name, mode, state, round: this.round, dirtyPages: this.outgoing.unsentPages };
+    return { name, mode, state, round: this.#preCopy?.round ?? 0, dirtyPages: this.outgoing.unsentPages };
   }
 
   /** A frame is where it should be. */
@@ -245,89 +238,32 @@ export class Departure implements Contender {
     if (this.guest && this.summary.outcome === 'completed') await this.guest.release().catch(() => {});
   }
 
+  #rounds(mode: PreCopyOptions['mode'], limits: RoundLimits): PreCopy {
+    return new PreCopy({
+      mode,
+      limits,
+      outgoing: this.outgoing,
+      gang: this.#gang,
+      askDirty: (guest, todo) => this.#askDirty(guest, todo),
+      until: (isTrue) => this.#until(isTrue),
+      notice: (code, text) => this.#gang.notice({ vm: this.#name, code, message: `${this.#name}: ${text}` }),
+      onItsRound: () => {
+        this.summary.dirtySyncCount++;
+        this.wake();
+      },
+    });
+  }
+
   /** Sends what has to be sent while it runs here. Whether all of it is to be elsewhere before it runs there. */
-  async #rounds(guest: GuestSource): Promise<'whole' | 'early'> {
-    if (this.#mode === 'stop' || this.#mode === 'post-copy') {
-      this.summary.mode = this.#mode;
+  async #sendRunning(guest: GuestSource): Promise<'whole' | 'early'> {
+    if (this.#preCopy === null) {
+      this.summary.mode = this.#mode === 'stop' ? 'stop' : 'post-copy';
       this.outgoing.hold();
       this.outgoing.sendAll();
       return this.#mode === 'stop' ? 'whole' : 'early';
     }
-    const { pages } = this.outgoing.todo;
-    const rounds = new Rounds(pages, this.#limits);
-    const round = () => (isSending(guest) ? this.#itsRound(rounds) : this.#round(guest, rounds));
-    // What was written before its page is read for the first time comes with it.
-    if (!isSending(guest)) await this.#askDirty(guest, new Todo(pages));
-    this.outgoing.sendAll();
-    if (isSending(guest)) await guest.begin();
-    if (this.#mode === 'hybrid') {
-      this.summary.mode = 'hybrid';
-      // Nothing more is to come of a guest that stands still by itself.
-      while (rounds.done < this.#limits.rounds && this.#itsDirtyPages.at(-1) !== 0) await round();
-      return 'early';
-    }
-    let warned = false;
-    for (let verdict: Verdict = 'again'; verdict === 'again'; ) {
-      verdict = await round();
-      if (verdict === 'fits' || (verdict === 'again' && rounds.converges)) continue;
-      if (!warned) this.#notice('NOT_CONVERGING', this.#describe(rounds));
-      warned = true;
-      if (this.#mode !== 'auto' || !this.#gang.link) continue;
-      this.#notice('SWITCHING', 'goes on as post-copy: it runs at the destination, and its pages follow');
-      this.summary.mode = 'hybrid';
-      return 'early';
-    }
-    this.summary.mode = 'pre-copy';
-    return 'whole';
-  }
-
-  /** Sends what there is to send, and asks what was written to meanwhile. */
-  async #round(guest: TrackedGuest, rounds: Rounds): Promise<Verdict> {
-    const { outgoing } = this;
-    const { maxDowntimeMs } = this.#limits;
-    const { scatter } = this.#gang;
-    const msFor = (frames: Iterable<Kept>) => this.#msFor(frames);
-    const restMs = () => this.#gang.pace.msFor(outgoing.bytesOf(outgoing.todo.count));
-    this.round++;
-    outgoing.beginRound();
-    await this.#until(() => outgoing.todo.count === 0 && msFor(outgoing.coming()) <= maxDowntimeMs / 2);
-    await this.#askDirty(guest);
-    // The rest would fit, were it not for what is on its way, of others perhaps: that has to arrive first.
-    if (restMs() <= maxDowntimeMs && restMs() + msFor(scatter.underWay()) > maxDowntimeMs) {
-      outgoing.hold(true);
-      await this.#until(() => msFor(scatter.underWay()) <= maxDowntimeMs / 2);
-      await this.#askDirty(guest);
-    }
-    return rounds.over(outgoing.todo.count, restMs() + msFor(scatter.underWay()));
-  }
-
-  /** A round of a guest that sends its memory itself. It sends as fast as that is sent on, but for what it may be ahead. */
-  async #itsRound(rounds: Rounds): Promise<Verdict> {
-    const { outgoing } = this;
-    const { pace, scatter } = this.#gang;
-    this.round++;
-    outgoing.beginRound();
-    await this.#until(() => this.#itsDirtyPages.length >= this.round);
-    this.summary.dirtySyncCount++;
-    const pages = this.#itsDirtyPages.at(-1)! + outgoing.todo.count;
-    return rounds.over(pages, pace.msFor(outgoing.bytesOf(pages)) + this.#msFor(scatter.underWay()));
-  }
-
-  /** How long these take that are on their way. */
-  #msFor(frames: Iterable<Kept>): number {
-    let bytes = 0;
-    for (const frame of frames) bytes += frame.bytes;
-    return this.#gang.pace.msFor(bytes);
-  }
-
-  #describe(rounds: Rounds): string {
-    const { maxDowntimeMs } = this.#limits;
-    const dirty = this.outgoing.unsentPages;
-    return `after ${rounds.done} rounds ${dirty} pages are dirty: the guest writes faster than they can be sent within ${maxDowntimeMs} ms`;
-  }
-
-  #notice(code: Notice['code'], text: string): void {
-    this.#gang.notice({ vm: this.#name, code, message: `${this.#name}: ${text}` });
+    this.summary.mode = await this.#preCopy.run(guest);
+    return this.summary.mode === 'pre-copy' ? 'whole' : 'early';
   }
 
   /** It stops, and runs elsewhere when all of it is where it should be. */

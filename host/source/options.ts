@@ -70,6 +70,15 @@ export function isLive(options: EjectOptions): boolean {
   return modeOf(options) !== 'stop' || vms.length > 1;
 }
 
+/**
+ * Frames may go straight to the destination. In mode stop a guest runs there only when all of it is there, long after the exit perhaps; one that sends its memory
+ * itself goes to a guest that keeps nothing if it dies before that, as QEMU does: then all of it is to be at nodes.
+ */
+export function takesStraight(options: EjectOptions): boolean {
+  if (isDirect(options) || modeOf(options) !== 'stop') return true;
+  return !options.vms.some(({ image }) => isGuestSource(image) && isSending(image));
+}
+
 /** Frames are short: a guest may wait for one. */
 export function isShort(options: EjectOptions): boolean {
   return isLive(options) && EARLY.has(modeOf(options));
