@@ -165,7 +165,7 @@ class RunningQemu implements SendingGuest {
     if (this.#isClosed) return;
     this.#isClosed = true;
     // It quits in any case.
-    if (this.#allHere && this.#isPostCopy) await this.#migration?.release().catch(() => {});
+    if (this.#allHere && this.#isPostCopy) await this.#migration?.complete().catch(() => {});
     this.#migration?.close();
     if (!this.#isQmpGone) await this.#quit();
     this.#qmp.close();
@@ -239,7 +239,7 @@ class RunningQemu implements SendingGuest {
       return imageError(`${this.description} did not send its state within ${STOP_MS / 1000} s`, 'try again');
     });
     // All has come, and QEMU would let the guest go on if it lost us: that must not be from here on.
-    if (!this.#isPostCopy) await migration.release();
+    if (!this.#isPostCopy) await migration.complete();
     return encodeState({ wasRunning: this.#ran, sections: this.#state!.sections });
   }
 
