@@ -44,6 +44,8 @@ export default defineConfig({
     // Twice as many as a small machine has cores: most of them wait most of the time, for links that are slow and peers that are silent.
     maxWorkers: 4,
     sequence: { sequencer: LongestFirst },
+    // Of tests in one file that say so.
+    maxConcurrency: 3,
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },
