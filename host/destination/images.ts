@@ -4,7 +4,7 @@
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Merger, PageSink } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import { type GuestSink, type ImageSink, imageError, isGuestSink } from '../image/image.js';
+import { type GuestSink, type ImageShape, type ImageSink, imageError, isGuestSink } from '../image/image.js';
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
@@ -12,12 +12,14 @@ export interface ImageTarget {
   /** Where a destination notes what it needs to go on after it died; no file: it cannot. */
   readonly statePath?: string;
   /** Begins the image, once its size is known. */
-  open(bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
+  open(shape: ImageShape, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 export class Images implements PageSink {
   /** Called when one cannot be written or read; `fail` it then. It may be called again before that is done. */
   onError: (vm: number, error: AbdmError) => void = () => {};
+  /** Called when none of them is busy any more. */
+  onFree: () => void = () => {};
   /** Those that could not be opened, and why: to be failed by whoever has told others of it. */
   readonly unopened = new Map<number, AbdmError>();
   readonly #sinks: ImageSink[] = [];
@@ -33,7 +35,7 @@ export class Images implements PageSink {
    * @throws {AbdmError} USAGE if they are not the same, IMAGE if none of them can be opened.
    */
   static async open(
-    announced: readonly { name: string; bytes: number }[],
+    announced: readonly (ImageShape & { name: string })[],
     targets: readonly ImageTarget[],
     left?: LeftOver,
   ): Promise<Images> {
@@ -44,9 +46,13 @@ export class Images implements PageSink {
       throw new AbdmError('USAGE', `${text}: both must name the same images`);
     }
     const images = new Images(left);
-    for (const [vm, { name, bytes }] of announced.entries()) {
+    for (const [vm, shape] of announced.entries()) {
       try {
-        images.#sinks.push(await byName.get(name)!.open(bytes, left));
+        const sink = await byName.get(shape.name)!.open(shape, left);
+        sink.onFree = () => {
+          if (!images.areBusy) images.onFree();
+        };
+        images.#sinks.push(sink);
       } catch (error) {
         images.#sinks.push(NOWHERE);
         images.unopened.set(vm, asAbdmError(error));
@@ -71,6 +77,11 @@ export class Images implements PageSink {
   /** Some of them are guests. */
   get haveGuests(): boolean {
     return this.#sinks.some(isGuestSink);
+  }
+
+  /** One of them has much to write still. */
+  get areBusy(): boolean {
+    return this.#sinks.some(({ isBusy }, vm) => isBusy && !this.#failed.has(vm));
   }
 
   /** This one is not written to, read or committed any more. */
@@ -103,6 +114,7 @@ export class Images implements PageSink {
   }
 
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean {
+    if (this.sink(vm).isWriteOnly) return false;
     return this.#try(vm, (sink) => sink.read(pfn, memory, offset));
   }
 
