@@ -8,18 +8,18 @@ const MAIN = 'faults/main.js';
 const RUNS = scale(1);
 
 // Side by side: each is mostly a migration at a few megabytes a second.
-test.concurrent.each(FAULTS.map(({ name }) => name))(
+test.concurrent.for(FAULTS.map(({ name }) => name))(
   '%s has the outcome that is promised',
-  { timeout: 120_000 * RUNS },
-  async (name) => {
-    const { code, rows, stderr } = await rowsOf(MAIN, '--only', name, '--runs', String(RUNS));
+  { timeout: 180_000 * RUNS },
+  async (name, context) => {
+    const { code, rows, stderr } = await rowsOf(context, MAIN, '--only', name, '--runs', String(RUNS));
     expect(rows, stderr).toMatchObject([{ type: 'fault', fault: name, failed: [] }]);
     expect(code).toBe(0);
   },
 );
 
-test('a row that does not exist is named, with those that do', async () => {
-  const { code, stderr } = await rowsOf(MAIN, '--only', 'meteor');
+test('a row that does not exist is named, with those that do', async (context) => {
+  const { code, stderr } = await rowsOf(context, MAIN, '--only', 'meteor');
   expect(code).toBe(1);
   expect(stderr).toMatch(/meteor.*node-killed-r2/);
 });
