@@ -44,7 +44,6 @@ export class Incoming {
   readonly outlet: Outlet;
   readonly qmp: QmpClient;
   readonly #path: string;
-  readonly #directory: string;
   readonly #socket: Socket;
   readonly #waiting: Waiting[] = [];
   #onGone: ((error: AbdmError) => void) | null = null;
@@ -52,10 +51,9 @@ export class Incoming {
   #isShut = false;
   #isClosed = false;
 
-  private constructor(path: string, qmp: QmpClient, directory: string, socket: Socket, blocks: readonly RamBlock[]) {
+  private constructor(path: string, qmp: QmpClient, socket: Socket, blocks: readonly RamBlock[]) {
     this.#path = path;
     this.qmp = qmp;
-    this.#directory = directory;
     this.#socket = socket;
     this.outlet = new Outlet(socket);
     const answers = new ReturnPathParser(
@@ -82,22 +80,11 @@ export class Incoming {
   /** @throws {AbdmError} IMAGE; a QEMU that could not be connected to is as it was, but for its capabilities. */
   static async open(path: string, blocks: readonly RamBlock[]): Promise<Incoming> {
     const qmp = await QmpClient.open(path);
-    let directory: string | null = null;
     try {
       await prepare(qmp, path);
-      directory = privateDirectory(path);
-      const place = join(directory, 'in');
-      try {
-        await migrateIncoming(qmp, `unix:${place}`);
-      } catch (error) {
-        throw imageError(reasonOf(error), ANEW, error);
-      }
-      // It begins the guest by itself otherwise, once it is loaded.
-      await qmp.execute('stop');
-      return new Incoming(path, qmp, directory, await connected(place), blocks);
+      return new Incoming(path, qmp, await connection(qmp, path), blocks);
     } catch (error) {
       qmp.close();
-      if (directory) rmSync(directory, { recursive: true, force: true });
       throw error;
     }
   }
@@ -132,7 +119,6 @@ export class Incoming {
   closeStream(): void {
     this.#isShut = true;
     this.#socket.destroy();
-    rmSync(this.#directory, { recursive: true, force: true });
   }
 
   /** Ends QEMU, as far as it can be asked to. What waits for an answer fails. */
@@ -233,18 +219,29 @@ async function prepare(qmp: QmpClient, path: string): Promise<void> {
   }
 }
 
-/** Where nobody but QEMU and we can connect: it may run as another user than we do, the one whose monitor this is. */
-function privateDirectory(qmpPath: string): string {
+/** It listens where nobody else can connect, and does not begin the guest by itself once it is loaded. */
+async function connection(qmp: QmpClient, path: string): Promise<Socket> {
   const directory = mkdtempSync(join(tmpdir(), 'abdm-incoming-'));
-  const { uid, gid } = statSync(qmpPath);
-  if (process.geteuid!() === 0 && uid !== 0) chownSync(directory, uid, gid);
-  return directory;
+  try {
+    // It may run as another user than we do: the one whose monitor this is.
+    const { uid, gid } = statSync(path);
+    if (process.geteuid!() === 0 && uid !== 0) chownSync(directory, uid, gid);
+    const place = join(directory, 'in');
+    await migrateIncoming(qmp, `unix:${place}`);
+    await qmp.execute('stop');
+    return await connected(place);
+  } catch (error) {
+    throw imageError(reasonOf(error), ANEW, error);
+  } finally {
+    // What is connected needs no name any more.
+    rmSync(directory, { recursive: true, force: true });
+  }
 }
 
 function connected(path: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
     socket.once('connect', () => resolve(socket));
-    socket.once('error', (error) => reject(imageError(`cannot connect to ${path}: ${error.message}`, ANEW, error)));
+    socket.once('error', reject);
   });
 }

@@ -65,7 +65,10 @@ export class FakeQemu extends Drained {
     this.late.push([block, offset]);
   }
 
-  #command(socket: Socket, { execute, arguments: args, id }: { execute: string; arguments?: any; id: number }): void {
+  #command(
+    socket: Socket,
+    { execute, arguments: args, id }: { execute: string; arguments?: { uri: string }; id: number },
+  ): void {
     this.asked.push(execute);
     const answer = (body: object) => void socket.write(`${JSON.stringify({ ...body, id })}\n`);
     const desc = this.refuses.get(execute);
@@ -77,7 +80,7 @@ export class FakeQemu extends Drained {
     if (execute === 'quit') return void socket.destroy();
     if (execute === 'cont') this.status = 'running';
     if (execute !== 'migrate-incoming') return answer({ return: {} });
-    void this.#listen(args.uri.slice('unix:'.length), (stream) => {
+    void this.#listen(args!.uri.slice('unix:'.length), (stream) => {
       this.stream = stream;
       const parser = new StreamParser(this);
       stream.on('data', (data) => {
