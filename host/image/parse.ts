@@ -7,6 +7,7 @@ import { openWaitingGuest } from './guestsink.js';
 import type { ImageShape, ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
 import { openIncomingQemu } from './qemu/sink.js';
+import { openQemu } from './qemu/source.js';
 
 /** NAME=SCHEME:PLACE in its parts. */
 export interface ImageSpec {
@@ -52,6 +53,8 @@ const SCHEMES: Readonly<Record<string, Scheme>> = {
   qemu: {
     form: 'qemu:QMP_SOCKET',
     isGuest: true,
+    goOn: (socket) => `echo '{"execute":"qmp_capabilities"}{"execute":"cont"}' | socat -t1 - UNIX-CONNECT:${socket}`,
+    openSource: openQemu,
     openSink: openIncomingQemu,
   },
 };

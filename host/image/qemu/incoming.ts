@@ -10,7 +10,14 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type AbdmError, asAbdmError } from '../../../bindings/errors.js';
 import type { RamBlock } from '../../qemu/format.js';
-import { capabilities, migrateIncoming, migrationState, runState, setCapabilities } from '../../qemu/monitor.js';
+import {
+  capabilities,
+  migrateIncoming,
+  migrationState,
+  runState,
+  setCapabilities,
+  stopGuest,
+} from '../../qemu/monitor.js';
 import { QmpClient } from '../../qemu/qmp.js';
 import { ReturnPathParser } from '../../qemu/return-path.js';
 import { printable } from '../../wire/json.js';
@@ -228,7 +235,7 @@ async function connection(qmp: QmpClient, path: string): Promise<Socket> {
     if (process.geteuid!() === 0 && uid !== 0) chownSync(directory, uid, gid);
     const place = join(directory, 'in');
     await migrateIncoming(qmp, `unix:${place}`);
-    await qmp.execute('stop');
+    await stopGuest(qmp);
     return await connected(place);
   } catch (error) {
     throw imageError(reasonOf(error), ANEW, error);

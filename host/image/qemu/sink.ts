@@ -7,7 +7,7 @@ import { PAGE_BYTES } from '../../../bindings/abi.js';
 import { AbdmError } from '../../../bindings/errors.js';
 import { hasBit } from '../../guest/bits.js';
 import { PACKAGE_PING } from '../../qemu/format.js';
-import { runState } from '../../qemu/monitor.js';
+import { continueGuest, runState } from '../../qemu/monitor.js';
 import { printable } from '../../wire/json.js';
 import { checkRange, type GuestSink, type ImageShape, imageError, layOut } from '../image.js';
 import { Incoming } from './incoming.js';
@@ -131,7 +131,7 @@ class IncomingQemu implements GuestSink {
       this.#isBegun = true;
       this.#link.hint = 'its guest may have run, and has lost what had not come of its memory';
       try {
-        await this.#link.qmp.execute('cont');
+        await continueGuest(this.#link.qmp);
       } catch (error) {
         this.#isRefused = true;
         throw error;
