@@ -171,9 +171,8 @@ class RunningQemu implements SendingGuest {
     if (this.#isClosed) return;
     this.#isClosed = true;
     // Or nobody could let it go on any more, as it would wait for its migration to be gone on with.
-    void this.#migration?.tryToGiveUp();
+    this.#migration?.drop();
     this.#settings.restore().catch(() => {});
-    this.#migration?.close();
     this.#qmp.close();
   }
 
@@ -228,16 +227,16 @@ class RunningQemu implements SendingGuest {
   async #stop(migration: Migration): Promise<Uint8Array> {
     this.#isStopping = true;
     migration.hold(false);
+    const state = this.#stateComes();
+    const { status, running } = await runState(this.#qmp);
+    // Else QEMU has stopped it by itself, or is about to.
+    if (status !== 'finish-migrate') this.#ran = running;
     if (!this.#state) {
-      const { status, running } = await runState(this.#qmp);
-      // Else it is just being stopped by QEMU itself.
-      if (status !== 'finish-migrate') this.#ran = running;
-      const state = this.#stateComes();
       await stopGuest(this.#qmp);
       await migration.open();
       await migration.postCopy();
-      await state;
     }
+    await state;
     // All has come, and QEMU would let the guest go on if it lost us: that must not be from here on.
     if (!this.#isPostCopy) await migration.release();
     return encodeState({ wasRunning: this.#ran, sections: this.#state!.sections });
@@ -266,6 +265,7 @@ class RunningQemu implements SendingGuest {
     });
     // Awaited later, or not at all if what comes before fails.
     state.catch(() => {});
+    if (this.#state) this.#waiting!.resolve();
     if (this.#gone) this.#waiting!.reject(this.#gone);
     return state;
   }
