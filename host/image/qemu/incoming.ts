@@ -8,7 +8,7 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type AbdmError, asAbdmError } from '../../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../../bindings/errors.js';
 import type { RamBlock } from '../../qemu/format.js';
 import {
   capabilities,
@@ -227,21 +227,23 @@ async function prepare(qmp: QmpClient, path: string): Promise<void> {
 }
 
 /** It listens where nobody else can connect, and does not begin the guest by itself once it is loaded. */
-async function connection(qmp: QmpClient, path: string): Promise<Socket> {
-  const directory = mkdtempSync(join(tmpdir(), 'abdm-incoming-'));
+async function connection(qmp: QmpClient, qmpPath: string): Promise<Socket> {
+  let directory: string | null = null;
   try {
+    directory = mkdtempSync(join(tmpdir(), 'abdm-'));
     // It may run as another user than we do: the one whose monitor this is.
-    const { uid, gid } = statSync(path);
+    const { uid, gid } = statSync(qmpPath);
     if (process.geteuid!() === 0 && uid !== 0) chownSync(directory, uid, gid);
-    const place = join(directory, 'in');
-    await migrateIncoming(qmp, `unix:${place}`);
+    const path = join(directory, 'incoming');
+    await migrateIncoming(qmp, `unix:${path}`);
     await stopGuest(qmp);
-    return await connected(place);
+    return await connected(path);
   } catch (error) {
-    throw imageError(reasonOf(error), ANEW, error);
+    const what = error instanceof AbdmError ? error.message : `cannot connect to QEMU: ${reasonOf(error)}`;
+    throw imageError(what, `${ANEW}, as the user of that QEMU or as root`, error);
   } finally {
     // What is connected needs no name any more.
-    rmSync(directory, { recursive: true, force: true });
+    if (directory !== null) rmSync(directory, { recursive: true, force: true });
   }
 }
 
