@@ -3,7 +3,7 @@
 //
 //   start ... open -> pages, in rounds -> onState (pre-copy: it has converged, and stands still) -> onEnd
 //         ... open, postCopy -> discards -> onState (post-copy) -> pages -> onEnd               release: QEMU may forget it
-//   giveUp, drop: at any time
+//   giveUp, at any time
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type AbdmError, asAbdmError } from '../../../bindings/errors.js';
@@ -56,6 +56,7 @@ export class Migration {
   /** Nobody wants to hear of it any more. */
   #isOver = false;
   #isPostCopy = false;
+  #isCut = false;
   #bytes = 0;
   #error: AbdmError | null = null;
 
@@ -139,6 +140,7 @@ export class Migration {
   /** QEMU may forget the guest: all has come. Resolves when its migration has completed. @throws {AbdmError} IMAGE. */
   async release(): Promise<void> {
     this.#isOver = true;
+    await this.#untilSent();
     this.#inlet?.send(returnPath.shut(0));
     await this.#untilEnded();
     this.close();
@@ -154,20 +156,14 @@ export class Migration {
     this.hold(false);
     try {
       if (this.#isPostCopy) {
-        await this.#untilSent();
+        // If all has come, it is told at once: this process may be about to end.
+        if (!this.#hasEnded) await this.#untilSent();
         this.#inlet?.send(returnPath.shut(1));
       } else await cancelMigration(this.#qmp);
       await this.#untilEnded();
     } finally {
       this.close();
     }
-  }
-
-  /** The same at once, without knowing whether it is possible. */
-  drop(): void {
-    if (this.#hasEnded) this.#inlet?.send(returnPath.shut(1));
-    else cancelMigration(this.#qmp).catch(() => {});
-    this.close();
   }
 
   /** Lets go of the connection. */
@@ -189,6 +185,7 @@ export class Migration {
   };
 
   #onClosed = async (): Promise<void> => {
+    this.#isCut = true;
     if (this.#isOver || this.#hasEnded) return;
     this.#fail(imageError(`QEMU has ended its migration: ${await this.#reason()}`, 'begin anew'));
   };
@@ -220,7 +217,7 @@ export class Migration {
   /** All that it has to send. */
   async #untilSent(): Promise<void> {
     let late = 0;
-    for (let bytes = -1; !this.#hasEnded; ) {
+    for (let bytes = -1; !this.#hasEnded && !this.#isCut; ) {
       if (this.#bytes !== bytes) late = Date.now() + QUIET_MS;
       else if (Date.now() > late) return;
       bytes = this.#bytes;
