@@ -206,7 +206,7 @@ describe('a guest in QEMU goes on exactly as before', () => {
   it.for(PHASES)('by a command, when it was abandoned: %s', async (phase, { skip }) => {
     needsQemu(skip);
     const { qemu, guest } = await bring(phase);
-    guest.abandon();
+    guest.abandon!();
     await until(
       async () => !['active', 'postcopy-active', 'cancelling'].includes((await migrationState(qemu.qmp)).status),
     );
