@@ -384,7 +384,7 @@ it('a page comes once when the state is there, and a state once', async ({ skip 
   expect(() => sink.forget(5, 1)).toThrow(expect.objectContaining(late));
   // It stood still since.
   await sink.load(guest.state);
-  const other = guest.state.slice();
+  const other = Uint8Array.from(guest.state);
   other[other.length - 10]! ^= 1;
   await expect(sink.load(other)).rejects.toMatchObject(late);
   await expect(sink.commit()).rejects.toMatchObject({ code: 'INTERNAL' });
