@@ -19,6 +19,9 @@ export interface GuestPlan {
   readonly setPages: number;
   readonly pagesPerS: number;
   readonly noise: boolean;
+  /** Guests of different seeds have so many of 100 pages in common. */
+  readonly seed: number;
+  readonly commonPercent: number;
   /** Null: without a network card. */
   readonly attachment: Attachment | null;
 }
@@ -143,9 +146,10 @@ async function monitorOf(child: ChildProcess, path: string): Promise<QmpClient> 
 }
 
 function argsOf({ boot, guest, incoming, memoryFile }: MachineOptions): string[] {
-  const { bytes, setPages, pagesPerS, noise, attachment } = guest;
+  const { bytes, setPages, pagesPerS, noise, seed, commonPercent, attachment } = guest;
   const append = ['console=ttyS0', 'quiet', 'panic=-1', `abdm_mb=${(bytes - KERNEL_BYTES) / MIB}`, 'abdm_pulse=32'];
   append.push(`abdm_set=${setPages}`, `abdm_rate=${pagesPerS}`, ...(noise ? ['abdm_noise=1'] : []));
+  append.push(`abdm_seed=${seed}`, `abdm_common=${commonPercent}`);
   if (attachment) append.push(`abdm_ip=${attachment.address}`);
   const card = attachment && [
     ...['-netdev', `tap,id=lan,ifname=${attachment.tap},script=no,downscript=no`],

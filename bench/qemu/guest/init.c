@@ -3,6 +3,7 @@
 //
 //   abdm_mb=N       megabytes that it fills; 16
 //   abdm_noise=1    with noise only; else a quarter each of zeros, one word again and again, something like text, and noise
+//   abdm_seed=N     its content is another than that of guests with another seed, but for abdm_common=N of 100 pages, until it writes to them
 //   abdm_set=N      it writes to N pages of them, in random order; without it to all of them in rounds, and checks each
 //   abdm_rate=N     so many a second; 1000
 //   abdm_pulse=N    a thread of the highest priority goes through N other pages for ever, and says how long it was held up
@@ -34,7 +35,7 @@ void serve(const char *address);
 
 enum { PAGE = 4096, WORDS = PAGE / 8, DOT_PASSES = 5, REPORT_PASSES = 200 };
 
-static uint64_t pages, set, rate, pulsePages;
+static uint64_t pages, set, rate, pulsePages, seed, common;
 static int noise;
 static uint64_t *memory;
 // The version that each page has, and how many were written: their sum, so that an old page of `versions` is found out too.
@@ -62,7 +63,8 @@ static void sleepMs(int ms) { nanosleep(&(struct timespec){.tv_sec = ms / 1000, 
 // What page `i` holds in its `version`: zeros, one word again and again, something like text, or noise.
 static void content(uint64_t *to, uint64_t i, uint64_t version) {
   static const char *const words[] = {"page ", "memory ", "the ", "guest ", "moves ", "and ", "stays ", "what it is\n"};
-  uint64_t x = (i + 1) * 0x9e3779b97f4a7c15ull ^ (version + 1) * 0xbf58476d1ce4e5b9ull;
+  uint64_t own = version == 0 && i % 100 < common ? 0 : seed * 0x94d049bb133111ebull;
+  uint64_t x = (i + 1) * 0x9e3779b97f4a7c15ull ^ (version + 1) * 0xbf58476d1ce4e5b9ull ^ own;
   next(&x);
   switch (noise ? 3 : i % 4) {
     case 0:
@@ -196,6 +198,8 @@ int main(void) {
   rate = number("abdm_rate", 1000);
   pulsePages = number("abdm_pulse", 0);
   noise = number("abdm_noise", 0);
+  seed = number("abdm_seed", 0);
+  common = number("abdm_common", 0);
   rounds = set == 0;
   memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   versions = calloc(pages, sizeof *versions);
