@@ -9,9 +9,11 @@ const PLAYER = fileURLToPath(new URL('player.js', import.meta.url));
 
 export interface Played {
   readonly bytes: number;
-  /** Whether every byte was the one that it must be, and the connection held. */
+  /** Of what came, and of so many bytes of the stream. */
+  readonly sha256: string;
+  readonly expectedSha256: string;
+  /** Every byte was the one that it must be, and the connection held. */
   readonly isRight: boolean;
-  readonly broken: string | null;
 }
 
 export class Listener {
@@ -61,7 +63,8 @@ export class Listener {
     const played = this.#heard.find((heard) => heard.type === 'played');
     if (!played) throw new Error('the player ended without a word');
     const { bytes, sha256, broken } = played;
-    return { bytes, broken, isRight: broken === null && sha256 === sha256Of(bytes) };
+    const expectedSha256 = sha256Of(bytes);
+    return { bytes, sha256, expectedSha256, isRight: broken === null && bytes > 0 && sha256 === expectedSha256 };
   }
 
   kill(): void {

@@ -1,10 +1,12 @@
 // One run: guests start and write, leave by one way or another, and are asked whether they are what they were. What it took.
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Played } from './listener.js';
 import type { GuestPlan } from './machine.js';
 import { type OurMode, ours, parked } from './ours.js';
 import { Scene, type SceneOptions, type Vm } from './scene.js';
 import { longestSilenceMs, now } from './serial.js';
 import { type StockMode, stock, type Times } from './stock.js';
+import type { Heard } from './stream.js';
 
 export type Way =
   | { readonly by: 'stock'; readonly mode: StockMode }
@@ -22,6 +24,9 @@ export interface Course {
   readonly watchMs: number;
   /** Which node is killed, and when after the beginning; null: none. */
   readonly kill: { readonly node: number; readonly afterMs: number } | null;
+  /** Told of what the player hears, and of what happens, as it comes. */
+  onHeard?(heard: Heard): void;
+  onStep?(step: 'starts' | 'moves' | 'is there' | 'is asked'): void;
 }
 
 export interface Took {
@@ -39,7 +44,7 @@ export interface Took {
   /** OK: every page of every guest is what was written to it last, and none was started anew. */
   readonly verify: 'OK' | 'FAIL';
   readonly wrong: readonly string[];
-  readonly stream: { readonly silenceMs: number; readonly bytes: number; readonly isRight: boolean } | null;
+  readonly stream: (Played & { readonly silenceMs: number }) | null;
 }
 
 /** Of running undisturbed, before and after. */
@@ -64,21 +69,25 @@ export async function run(course: Course, options: SceneOptions): Promise<Took> 
 
 async function play(course: Course, scene: Scene): Promise<Took> {
   const { way, guests, hasStream, watchMs } = course;
+  course.onStep?.('starts');
   for (const guest of guests) {
     const vm = await scene.addGuest(guest, hasStream);
     if (way.by !== 'parked') await scene.expect(vm);
   }
   const [first] = scene.vms;
-  if (hasStream) await scene.play(first!);
+  if (hasStream) await scene.play(first!, course.onHeard);
   await sleep(SETTLE_MS);
 
   const { network } = scene.site;
+  course.onStep?.('moves');
   const before = network.sentBytes('source');
   const times = await move(course, scene);
   const wireBytes = network.sentBytes('source') - before;
+  course.onStep?.('is there');
   const downtimes = scene.vms.map(({ here, there }) => downtime(here, there!));
   await sleep(SETTLE_MS);
 
+  course.onStep?.('is asked');
   const [fromMs, toMs] = [times.beganAtMs - 200, now()];
   const stallMs = Math.max(...scene.vms.map(({ there }) => there!.serial.longestStallMs));
   const silences = scene.vms.map(({ here, there }) => longestSilenceMs([here.serial, there!.serial], fromMs, toMs));
@@ -94,7 +103,7 @@ async function play(course: Course, scene: Scene): Promise<Took> {
     wireBytes,
     verify: wrong.length === 0 ? 'OK' : 'FAIL',
     wrong,
-    stream: played && { silenceMs: streamSilenceMs, bytes: played.bytes, isRight: played.isRight },
+    stream: played && { ...played, silenceMs: streamSilenceMs },
   };
 }
 

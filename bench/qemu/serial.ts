@@ -77,5 +77,5 @@ export class Serial {
 export function longestSilenceMs(all: readonly Serial[], fromMs: number, toMs: number): number {
   const times = all.flatMap(({ signsOfLife }) => signsOfLife).sort((a, b) => a - b);
   const within = times.filter((atMs) => atMs >= fromMs && atMs <= toMs);
-  return Math.max(0, ...within.map((atMs, i) => atMs - (within[i - 1] ?? fromMs)));
+  return Math.max(...[...within, toMs].map((atMs, i) => atMs - (within[i - 1] ?? fromMs)));
 }
