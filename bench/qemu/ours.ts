@@ -22,12 +22,9 @@ export async function ours(scene: Scene, options: Options): Promise<Times> {
   const merge = startMerge(scene, ['--listen', at(scene, 'destination')]);
   const to = await merge.address();
   const eject = await startEject(scene, nodes, options, ['--to', to]);
-  const beganAtMs = began(eject);
-  const disturbed = options.disturb?.(nodes);
-  const [, exitAtMs] = await Promise.all([completed(eject), ended(scene)]);
+  const [left] = await Promise.all([leave(scene, eject), began(scene).then(() => options.disturb?.(nodes))]);
   await completed(merge);
-  await disturbed;
-  return { beganAtMs, exitAtMs, endedAtMs: heardAt(merge) };
+  return { ...left, endedAtMs: heardAt(merge) };
 }
 
 /** Leaves without a destination; that is started when nothing of the source is left. */
@@ -35,20 +32,27 @@ export async function parked(scene: Scene, options: Options): Promise<Times> {
   const nodes = await startNodes(scene);
   const vmKey = join(scene.directory, 'vm.key');
   const eject = await startEject(scene, nodes, options, ['--park', '--vm-key', vmKey]);
-  const beganAtMs = began(eject);
-  const [, exitAtMs] = await Promise.all([completed(eject), ended(scene)]);
+  const left = await leave(scene, eject);
   for (const vm of scene.vms) await scene.expect(vm);
   const addresses = await Promise.all(nodes.map((node) => node.address()));
   const merge = startMerge(scene, ['--parked', '--vm-key', vmKey, '--intermediates', addresses.join()]);
   await completed(merge);
-  return { beganAtMs, exitAtMs, endedAtMs: heardAt(merge) };
+  return { ...left, endedAtMs: heardAt(merge) };
 }
 
 const at = (scene: Scene, host: string) => `${scene.site.network.address(host)}:${PORT}`;
 
-/** When the sources' QEMUs were gone. */
-async function ended({ vms }: Scene): Promise<number> {
-  return Math.max(...(await Promise.all(vms.map(({ here }) => here.ended))));
+/** Until it has left: the command's word, and the end of the sources' QEMUs. */
+async function leave(scene: Scene, eject: Role): Promise<Omit<Times, 'endedAtMs'>> {
+  await completed(eject);
+  const exits = await Promise.all(scene.vms.map(({ here }) => here.ended));
+  const startedAtMs = performance.timeOrigin + eject.startedAt;
+  return { startedAtMs, beganAtMs: await began(scene), exitAtMs: Math.max(...exits) };
+}
+
+/** When the first of the guests was told to migrate. */
+async function began({ vms }: Scene): Promise<number> {
+  return Math.min(...(await Promise.all(vms.map(({ here }) => here.happened('MIGRATION', 'setup')))));
 }
 
 async function startNodes(scene: Scene): Promise<Role[]> {
@@ -75,11 +79,6 @@ async function startEject(
   const addresses = await Promise.all(nodes.map((node) => node.address()));
   const how = ['--mode', mode, '--replicas', String(replicas), '--intermediates', addresses.join()];
   return scene.start('source', 'eject', ['eject', ...images, ...how, ...args]);
-}
-
-/** The command's own start, Node's and all, counts. */
-function began(eject: Role): number {
-  return performance.timeOrigin + eject.startedAt;
 }
 
 function heardAt({ summary, startedAt }: Role): number {

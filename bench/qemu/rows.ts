@@ -45,9 +45,17 @@ export interface Promised {
   readonly holds: boolean;
 }
 
-type Figure = 'exitMs' | 'totalMs' | 'downtimeMs' | 'stallMs' | 'silenceMs' | 'wireBytes' | 'streamSilenceMs';
+type Figure =
+  | 'exitMs'
+  | 'commandMs'
+  | 'totalMs'
+  | 'downtimeMs'
+  | 'stallMs'
+  | 'silenceMs'
+  | 'wireBytes'
+  | 'streamSilenceMs';
 const FIGURES: readonly Figure[] = [
-  ...(['exitMs', 'totalMs', 'downtimeMs', 'stallMs', 'silenceMs', 'wireBytes'] as const),
+  ...(['exitMs', 'commandMs', 'totalMs', 'downtimeMs', 'stallMs', 'silenceMs', 'wireBytes'] as const),
   'streamSilenceMs',
 ];
 
@@ -119,6 +127,7 @@ function briefly({ exitMs, totalMs, downtimeMs, stallMs, silenceMs, wireBytes, v
 function lineOf(row: RowName, point: string, { took, failures }: Outcomes, promises: readonly Promised[] = []): Line {
   const of: Record<Figure, (took: Took) => number> = {
     exitMs: ({ exitMs }) => exitMs,
+    commandMs: ({ commandMs }) => commandMs,
     totalMs: ({ totalMs }) => totalMs,
     downtimeMs: ({ downtimeMs }) => downtimeMs,
     stallMs: ({ stallMs }) => stallMs,

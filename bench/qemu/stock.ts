@@ -9,10 +9,15 @@ const BYTES_PER_S = 100e9;
 
 export type StockMode = 'pre-copy' | 'post-copy';
 
-/** When a migration began, when the source's QEMU was gone, and when all of it was there. */
+/** Of a migration, in milliseconds since 1970. */
 export interface Times {
+  /** Whoever asks for it was started: stock has been there all the time. */
+  readonly startedAtMs: number;
+  /** The source's QEMU was told to migrate. */
   readonly beganAtMs: number;
+  /** The source's QEMU was gone. */
   readonly exitAtMs: number;
+  /** All of it was there. */
   readonly endedAtMs: number;
 }
 
@@ -23,7 +28,7 @@ export async function stock(mode: StockMode, source: Machine, destination: Machi
     await setParameters(qmp, { 'max-bandwidth': BYTES_PER_S });
   }
   await migrateIncoming(destination.qmp, `tcp:0.0.0.0:${PORT}`);
-  const beganAtMs = now();
+  const startedAtMs = now();
   await migrate(source.qmp, `tcp:${address}:${PORT}`);
   if (mode === 'post-copy') {
     await source.happened('MIGRATION', 'active');
@@ -33,6 +38,7 @@ export async function stock(mode: StockMode, source: Machine, destination: Machi
     await source.qmp.execute('quit');
     return source.ended;
   });
+  const beganAtMs = await source.happened('MIGRATION', 'setup');
   const [exitAtMs, endedAtMs] = await Promise.all([left, destination.happened('MIGRATION', 'completed')]);
-  return { beganAtMs, exitAtMs, endedAtMs };
+  return { startedAtMs, beganAtMs, exitAtMs, endedAtMs };
 }
