@@ -22,7 +22,7 @@ export interface Control {
 }
 
 export async function controls(plan: Omit<GuestPlan, 'attachment'>, options: SceneOptions): Promise<Control[]> {
-  const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'abdm-qemu-memory-'));
+  const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'abdm-bench-qemu-memory-'));
   const scene = new Scene(options);
   try {
     const vm = await scene.addGuest(plan, false);

@@ -19,7 +19,7 @@ export function prepare(): Omit<SceneOptions, 'site'> {
   const missing = unavailable();
   if (missing) throw new Error(`guests cannot move here: ${missing}`);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1));
-  const directory = mkdtempSync(join(tmpdir(), 'abdm-qemu-boot-'));
+  const directory = mkdtempSync(join(tmpdir(), 'abdm-bench-qemu-boot-'));
   process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
   const { image, modules } = findKernel()!;
   const initramfs = join(directory, 'initramfs');

@@ -49,7 +49,7 @@ export interface SceneOptions {
 export class Scene {
   readonly site: Site;
   readonly vms: Vm[] = [];
-  readonly directory = mkdtempSync(join(tmpdir(), 'abdm-qemu-'));
+  readonly directory = mkdtempSync(join(tmpdir(), 'abdm-bench-qemu-'));
   readonly #boot: Boot;
   readonly #keyFile: string;
   readonly #roles: Role[] = [];
