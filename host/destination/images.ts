@@ -18,6 +18,8 @@ export interface ImageTarget {
 export class Images implements PageSink {
   /** Called when one cannot be written or read; `fail` it then. It may be called again before that is done. */
   onError: (vm: number, error: AbdmError) => void = () => {};
+  /** Called when none of them is busy any more. */
+  onFree: () => void = () => {};
   /** Those that could not be opened, and why: to be failed by whoever has told others of it. */
   readonly unopened = new Map<number, AbdmError>();
   readonly #sinks: ImageSink[] = [];
@@ -46,7 +48,11 @@ export class Images implements PageSink {
     const images = new Images(left);
     for (const [vm, shape] of announced.entries()) {
       try {
-        images.#sinks.push(await byName.get(shape.name)!.open(shape, left));
+        const sink = await byName.get(shape.name)!.open(shape, left);
+        sink.onFree = () => {
+          if (!images.areBusy) images.onFree();
+        };
+        images.#sinks.push(sink);
       } catch (error) {
         images.#sinks.push(NOWHERE);
         images.unopened.set(vm, asAbdmError(error));
@@ -71,6 +77,11 @@ export class Images implements PageSink {
   /** Some of them are guests. */
   get haveGuests(): boolean {
     return this.#sinks.some(isGuestSink);
+  }
+
+  /** One of them has much to write still. */
+  get areBusy(): boolean {
+    return this.#sinks.some(({ isBusy }, vm) => isBusy && !this.#failed.has(vm));
   }
 
   /** This one is not written to, read or committed any more. */
@@ -103,6 +114,7 @@ export class Images implements PageSink {
   }
 
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean {
+    if (this.sink(vm).isWriteOnly) return false;
     return this.#try(vm, (sink) => sink.read(pfn, memory, offset));
   }
 

@@ -80,7 +80,7 @@ export interface PageListener {
   onPage(pfn: number): void;
   /** What came of these pages does not count any more: they come once more. Not after `stop`. */
   onAwaited(pfn: number, pages: number): void;
-  /** A round is over: so many pages are to come in the next one. It may stand still by itself after any; `stop` resolves at once then. */
+  /** A round is over: so many pages are to come in the next one. 0: there is none, and it stands still by itself; `stop` resolves at once then. */
   onRound(dirtyPages: number): void;
   /** Called once, if it is gone before all of it has come. */
   onGone(error: Error): void;

@@ -19,6 +19,10 @@ export interface ImageSpec {
 interface Scheme {
   /** For messages. */
   readonly form: string;
+  /** It runs, and goes on elsewhere. */
+  readonly isGuest?: true;
+  /** How somebody lets go on what stays stopped: a command. */
+  goOn?(place: string): string;
   /** Says what is wrong with a place, if anything is. */
   check?(place: string): string | undefined;
   openSource?(place: string): ImageSource | Promise<ImageSource>;
@@ -34,10 +38,13 @@ const SCHEMES: Readonly<Record<string, Scheme>> = {
   process: {
     form: 'process:PID',
     check: (pid) => (/^[1-9]\d{0,9}$/.test(pid) ? undefined : `"${pid}" is not the number of a process`),
+    goOn: (pid) => `kill -CONT ${pid}`,
     openSource: (pid) => openProcess(Number(pid)),
   },
   guest: {
     form: 'guest:SOCKET',
+    isGuest: true,
+    goOn: (socket) => `abdm guest --socket ${socket} --ask resume`,
     openSource: openGuest,
     openSink: (socket, { bytes }, left) => openWaitingGuest(socket, bytes, left),
   },
@@ -63,6 +70,16 @@ export function parseImage(text: string): ImageSpec {
   const wrong = check?.(place);
   if (wrong) throw usage(`${wrong}; expected ${form}`);
   return { name: name!, scheme, place };
+}
+
+/** Whether it is of a kind that runs, and goes on elsewhere. */
+export function isGuestSpec({ scheme }: ImageSpec): boolean {
+  return SCHEMES[scheme]?.isGuest ?? false;
+}
+
+/** The command that lets it go on, where it stays stopped; null: it never is. */
+export function howToGoOn({ scheme, place }: ImageSpec): string | null {
+  return SCHEMES[scheme]?.goOn?.(place) ?? null;
 }
 
 /** Opens what `spec` names for reading; a process is stopped by this, and a guest runs on. @throws AbdmError IMAGE, USAGE. */
