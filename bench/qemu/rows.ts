@@ -231,7 +231,7 @@ async function nodes(plan: Plan): Promise<Line[]> {
 }
 
 async function parkedRow(plan: Plan): Promise<Line[]> {
-  const way: Way = { by: 'parked', mode: 'post-copy' };
+  const way: Way = { by: 'parked', mode: 'stop' };
   const points = [{ name: 'parked', course: () => course(way, [busy(plan)]) }];
   const all = await measure(points, plan.limitBytesPerS, plan);
   return [allOk('parked', 'parked', all.get('parked')!)];
