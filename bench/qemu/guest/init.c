@@ -15,8 +15,8 @@
 //
 //   ABDM BOOT 98304 pages          said once: a guest that was started anew says it again
 //   ABDM READY                     all is filled, and the stream can be asked for
-//   ABDM PULSE 1234 STALL 5678     passes, and microseconds between two since it was said last, by the guest's own clock, which stands still with the guest. Between
-//   .......                        these lines a dot is a sign of life, for clocks outside
+//   ABDM PULSE 1234 STALL 5678     passes, and the most microseconds between two pages since it was said last, by the guest's own clock, which stands still with the
+//   .......                        guest. Between these lines a dot is a sign of life, for clocks outside
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -138,10 +138,10 @@ static void *pulse(void *unused) {
       uint64_t *page = own + i * WORDS;
       if (page[i] != pass) dprintf(1, "ABDM PULSE FAIL\n");
       page[i] = pass + 1;
+      int64_t now = nowUs();
+      if (now - last > longest) longest = now - last;
+      last = now;
     }
-    int64_t now = nowUs();
-    if (now - last > longest) longest = now - last;
-    last = now;
     if (pass % REPORT_PASSES == 0) {
       dprintf(1, "\nABDM PULSE %llu STALL %lld\n", (unsigned long long)pass, (long long)longest);
       longest = 0;
