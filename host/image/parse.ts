@@ -6,11 +6,13 @@ import { openGuest } from './guest.js';
 import { openWaitingGuest } from './guestsink.js';
 import type { ImageShape, ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
+import { openIncomingQemu } from './qemu/sink.js';
+import { openQemu } from './qemu/source.js';
 
 /** NAME=SCHEME:PLACE in its parts. */
 export interface ImageSpec {
   readonly name: string;
-  /** `file`, `process`, `guest`. */
+  /** `file`, `process`, `guest`, `qemu`. */
   readonly scheme: string;
   /** What stands behind the colon: a path, a pid, a socket. */
   readonly place: string;
@@ -47,6 +49,13 @@ const SCHEMES: Readonly<Record<string, Scheme>> = {
     goOn: (socket) => `abdm guest --socket ${socket} --ask resume`,
     openSource: openGuest,
     openSink: (socket, { bytes }, left) => openWaitingGuest(socket, bytes, left),
+  },
+  qemu: {
+    form: 'qemu:QMP_SOCKET',
+    isGuest: true,
+    goOn: (socket) => `echo '{"execute":"qmp_capabilities"}{"execute":"cont"}' | socat -t1 - UNIX-CONNECT:${socket}`,
+    openSource: openQemu,
+    openSink: openIncomingQemu,
   },
 };
 

@@ -32,9 +32,10 @@ export class QmpClient {
   onEvent: (event: string, data: JsonObject) => void = () => {};
   /** Called once, if the connection ends without `close`. */
   onGone: (error: AbdmError) => void = () => {};
+  /** How long it may take to answer what it is asked from now on. */
+  answerMs: number;
   readonly #path: string;
   readonly #socket: Socket;
-  readonly #answerMs: number;
   readonly #waiting = new Map<number, Waiting>();
   #parts: Buffer[] = [];
   #partBytes = 0;
@@ -44,7 +45,7 @@ export class QmpClient {
   private constructor(path: string, socket: Socket, answerMs: number) {
     this.#path = path;
     this.#socket = socket;
-    this.#answerMs = answerMs;
+    this.answerMs = answerMs;
     socket.on('data', this.#onData);
     socket.on('error', (error) => this.#end(error.message));
     socket.on('close', () => this.#end('it has closed the connection'));
@@ -75,11 +76,12 @@ export class QmpClient {
   #wait(id: number, command: string): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#gone) return reject(this.#gone);
+      const { answerMs } = this;
       const timer = setTimeout(() => {
         this.#end(
-          `no answer to ${command} for ${this.#answerMs / 1000} s: is it stopped, or its monitor used by somebody else?`,
+          `no answer to ${command} for ${answerMs / 1000} s: is it stopped, or its monitor used by somebody else?`,
         );
-      }, this.#answerMs);
+      }, answerMs);
       this.#waiting.set(id, { command, resolve, reject, timer });
     });
   }

@@ -65,6 +65,11 @@ export class StreamParser {
     });
   }
 
+  /** Pages have begun to come: all is known that comes before them, and was understood. */
+  get hasPages(): boolean {
+    return this.#records !== null && !this.#records.empty;
+  }
+
   /** All has come, and was good. */
   get ended(): boolean {
     return this.#ended;

@@ -64,8 +64,7 @@ export class StreamWriter {
     this.#header(configuration);
     if (returnPath) {
       this.#command(Command.OPEN_RETURN_PATH, 0);
-      this.#command(Command.PING, 4);
-      this.#out.u32(OPENING_PING);
+      this.ping(OPENING_PING);
     }
     if (postCopy) {
       this.#command(Command.ADVISE, 16);
@@ -87,6 +86,13 @@ export class StreamWriter {
   zero(block: number, offset: number): void {
     this.#part();
     this.#ram.zero(block, offset);
+  }
+
+  /** Its answer says that all before it was taken in. */
+  ping(value: number): void {
+    this.#close();
+    this.#command(Command.PING, 4);
+    this.#out.u32(value);
   }
 
   /** Ranges of a block as start, bytes, start, bytes, ... @throws {AbdmError} USAGE. */
@@ -140,6 +146,12 @@ export class StreamWriter {
   }
 
   flush(): void {
+    this.#out.flush();
+  }
+
+  /** As `flush`; pages since the last one lie in sections of their own, which may be sent in another order: once the guest has its state, none is sent twice. */
+  cut(): void {
+    this.#close();
     this.#out.flush();
   }
 

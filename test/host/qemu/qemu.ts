@@ -22,7 +22,7 @@ import { skipped } from '../../skipped.js';
 import { Digest } from './events.js';
 
 const PROGRAM = 'qemu-system-x86_64';
-const SMALL = ['-M', 'pc', '-m', '4', '-nodefaults', '-vga', 'none'];
+export const SMALL = ['-M', 'pc', '-m', '4', '-nodefaults', '-vga', 'none'];
 export const CAPABILITIES = { 'return-path': true, 'postcopy-ram': true };
 
 export function needsQemu(skip: (note: string) => void): void {
