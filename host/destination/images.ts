@@ -1,10 +1,15 @@
 // The images that a migration is merged into: opened when the source has said how large they are, visible under their names only when whole. One of them
 // may fail alone, when it is opened too: nothing is written to it any more then, nor read from it, and the others go on.
 
+import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Merger, PageSink } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
 import { type GuestSink, type ImageShape, type ImageSink, imageError, isGuestSink } from '../image/image.js';
+import { RecentPages } from './recent.js';
+
+/** Of images that cannot be read back, so much is kept for duplicates: 128 MiB. */
+const RECENT_PAGES = 32_768;
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
@@ -23,6 +28,8 @@ export class Images implements PageSink {
   /** Those that could not be opened, and why: to be failed by whoever has told others of it. */
   readonly unopened = new Map<number, AbdmError>();
   readonly #sinks: ImageSink[] = [];
+  /** Null: all of them can be read back. */
+  #recent: RecentPages | null = null;
   readonly #failed = new Set<number>();
   readonly #left: LeftOver | undefined;
 
@@ -53,6 +60,7 @@ export class Images implements PageSink {
           if (!images.areBusy) images.onFree();
         };
         images.#sinks.push(sink);
+        if (sink.isWriteOnly) images.#recent ??= new RecentPages(RECENT_PAGES);
       } catch (error) {
         images.#sinks.push(NOWHERE);
         images.unopened.set(vm, asAbdmError(error));
@@ -106,7 +114,9 @@ export class Images implements PageSink {
   }
 
   write(vm: number, pfn: number, memory: Uint8Array, offset: number, bytes: number): void {
-    this.#try(vm, (sink) => sink.write(pfn, memory, offset, bytes));
+    const isWritten = this.#try(vm, (sink) => sink.write(pfn, memory, offset, bytes));
+    if (!isWritten || !this.sink(vm).isWriteOnly) return;
+    for (let at = 0; at < bytes; at += PAGE_BYTES) this.#recent!.put(vm, pfn + at / PAGE_BYTES, memory, offset + at);
   }
 
   zero(vm: number, pfn: number, pages: number): void {
@@ -114,7 +124,7 @@ export class Images implements PageSink {
   }
 
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean {
-    if (this.sink(vm).isWriteOnly) return false;
+    if (this.sink(vm).isWriteOnly) return this.#recent!.get(vm, pfn, memory, offset);
     return this.#try(vm, (sink) => sink.read(pfn, memory, offset));
   }
 

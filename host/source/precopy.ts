@@ -46,7 +46,6 @@ export class PreCopy {
     outgoing.sendAll();
     if (isSending(guest)) await guest.begin();
     if (mode === 'hybrid') {
-      // Nothing more is to come of a guest that stands still by itself.
       while (this.#rounds.done < limits.rounds && this.#itsDirtyPages.at(-1) !== 0) await this.#round(guest);
       return 'hybrid';
     }
@@ -96,8 +95,12 @@ export class PreCopy {
   async #itsRound(): Promise<Verdict> {
     const { outgoing, gang, until } = this.#options;
     await until(() => this.#itsDirtyPages.length >= this.round);
-    const pages = this.#itsDirtyPages.at(-1)! + outgoing.todo.count;
-    return this.#rounds.over(pages, gang.pace.msFor(outgoing.bytesOf(pages)) + this.#msFor(gang.scatter.underWay()));
+    const dirtyPages = this.#itsDirtyPages.at(-1)!;
+    // It stands still by itself: there are no others.
+    if (dirtyPages === 0) return 'fits';
+    const pages = dirtyPages + outgoing.todo.count;
+    const restMs = gang.pace.msFor(outgoing.bytesOf(pages)) + this.#msFor(gang.scatter.underWay());
+    return this.#rounds.over(pages, restMs);
   }
 
   /** How long these take that are on their way. */

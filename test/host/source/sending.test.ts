@@ -92,12 +92,19 @@ test('what was sent, and comes no more, is sent once more without what has not c
   landing.expectWhole(0, guest.memory);
 });
 
-test('a guest that stands still by itself, as it writes nothing, is not waited for', async () => {
-  const { landing, guest, ejection } = await scene({}, { mode: 'hybrid', rounds: 5 });
-  expect(await ejection.run()).toMatchObject({ outcome: 'completed' });
-  expect(guest.told).toEqual(['begin', 'stop', 'release']);
-  landing.expectWhole(0, guest.memory);
-});
+test.for<Mode>(['hybrid', 'pre-copy', 'auto'])(
+  'mode %s: a guest that stands still by itself, as it writes nothing, is not waited for',
+  async (mode) => {
+    // Far ahead of what is sent on.
+    const { landing, guest, ejection } = await scene(
+      { pace: 500 },
+      { mode, rateBytesPerS: 5e6, ...(mode === 'auto' ? { maxDowntimeMs: 1 } : { rounds: 5 }) },
+    );
+    expect(await ejection.run()).toMatchObject({ outcome: 'completed' });
+    expect(guest.told).toEqual(['begin', 'stop', 'release']);
+    landing.expectWhole(0, guest.memory);
+  },
+);
 
 test('one that writes faster than it is sent on goes on as post-copy, and is never far ahead', async () => {
   const { landing, guest, notices, ejection } = await scene(
