@@ -57,7 +57,6 @@ class RunningQemu implements SendingGuest {
   #isStopping = false;
   #state: DeviceState | null = null;
   #isPostCopy = false;
-  #allHere = false;
   /** Waits for the state. */
   #waiting: { resolve(): void; reject(error: AbdmError): void } | null = null;
   #isQmpGone = false;
@@ -88,6 +87,11 @@ class RunningQemu implements SendingGuest {
 
   get bytes(): number {
     return this.pages * PAGE_BYTES;
+  }
+
+  /** It stands still, and all of its memory is here. */
+  get #allHere(): boolean {
+    return this.#state !== null && this.#arrivals.missing === 0;
   }
 
   /** Begins a migration, of which no page comes yet. @throws {AbdmError} IMAGE, and all is as it was. */
@@ -166,15 +170,9 @@ class RunningQemu implements SendingGuest {
     this.#qmp.close();
   }
 
-  /** Idempotent and synchronous: what has to be said is sent before the connections are let go of. */
+  /** A guest that was stopped for this stays so when this is closed too. If not all has come, that takes a while: cut off, its QEMU would wait for ever. */
   abandon(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    // Or nobody could let it go on any more, as it would wait for its migration to be gone on with.
-    void this.#migration?.tryToGiveUp();
-    this.#settings.restore().catch(() => {});
-    this.#migration?.close();
-    this.#qmp.close();
+    void this.close();
   }
 
   async close(): Promise<void> {
@@ -199,7 +197,6 @@ class RunningQemu implements SendingGuest {
       },
       onEnd: () => {
         arrivals.end();
-        this.#allHere = true;
         if (!this.#isStopping) arrivals.listener?.onRound(0);
       },
       onFailed: (error) => this.#lose(error),
@@ -228,16 +225,16 @@ class RunningQemu implements SendingGuest {
   async #stop(migration: Migration): Promise<Uint8Array> {
     this.#isStopping = true;
     migration.hold(false);
+    const state = this.#stateComes();
+    const { status, running } = await runState(this.#qmp);
+    // Else QEMU has stopped it by itself, or is about to.
+    if (status !== 'finish-migrate') this.#ran = running;
     if (!this.#state) {
-      const { status, running } = await runState(this.#qmp);
-      // Else it is just being stopped by QEMU itself.
-      if (status !== 'finish-migrate') this.#ran = running;
-      const state = this.#stateComes();
       await stopGuest(this.#qmp);
       await migration.open();
       await migration.postCopy();
-      await state;
     }
+    await state;
     // All has come, and QEMU would let the guest go on if it lost us: that must not be from here on.
     if (!this.#isPostCopy) await migration.release();
     return encodeState({ wasRunning: this.#ran, sections: this.#state!.sections });
@@ -266,6 +263,7 @@ class RunningQemu implements SendingGuest {
     });
     // Awaited later, or not at all if what comes before fails.
     state.catch(() => {});
+    if (this.#state) this.#waiting!.resolve();
     if (this.#gone) this.#waiting!.reject(this.#gone);
     return state;
   }
@@ -280,7 +278,6 @@ class RunningQemu implements SendingGuest {
       await migration?.giveUp();
       this.#isStopping = false;
       this.#state = null;
-      this.#allHere = false;
       await then();
       await this.#settings.restore();
     } catch (error) {
