@@ -12,6 +12,12 @@ const MIB = 2 ** 20;
 /** Of a guest's memory: what its kernel takes, and init's own. */
 const KERNEL_BYTES = 112 * MIB;
 
+/**
+ * Its memory is so much larger than it should be. Without KVM a QEMU before 9.0 does not notice what a guest writes to memory that was sent already, if the size of
+ * that is a multiple of 256 KiB (cpu_physical_memory_sync_dirty_bitmap): stock pre-copy too would damage every busy guest.
+ */
+const ODD_BYTES = 8192;
+
 /** What a guest is and does: see guest/init.c. */
 export interface GuestPlan {
   readonly bytes: number;
@@ -147,6 +153,7 @@ async function monitorOf(child: ChildProcess, path: string): Promise<QmpClient> 
 
 function argsOf({ boot, guest, incoming, memoryFile }: MachineOptions): string[] {
   const { bytes, setPages, pagesPerS, noise, seed, commonPercent, attachment } = guest;
+  const ramBytes = bytes + ODD_BYTES;
   const append = ['console=ttyS0', 'quiet', 'panic=-1', `abdm_mb=${(bytes - KERNEL_BYTES) / MIB}`, 'abdm_pulse=32'];
   append.push(`abdm_set=${setPages}`, `abdm_rate=${pagesPerS}`, ...(noise ? ['abdm_noise=1'] : []));
   append.push(`abdm_seed=${seed}`, `abdm_common=${commonPercent}`);
@@ -157,11 +164,11 @@ function argsOf({ boot, guest, incoming, memoryFile }: MachineOptions): string[]
   ];
   // Its name is the one that the block has anyway.
   const file = memoryFile && [
-    ...['-object', `memory-backend-file,id=pc.ram,mem-path=${memoryFile},share=on,size=${bytes}`],
+    ...['-object', `memory-backend-file,id=pc.ram,mem-path=${memoryFile},share=on,size=${ramBytes}`],
     ...['-machine', 'memory-backend=pc.ram'],
   ];
   return [
-    ...['-M', 'pc', '-accel', 'tcg', '-m', String(bytes / MIB), '-nodefaults', '-vga', 'none', '-display', 'none'],
+    ...['-M', 'pc', '-accel', 'tcg', '-m', `${ramBytes}B`, '-nodefaults', '-vga', 'none', '-display', 'none'],
     ...['-chardev', 'stdio,id=line,signal=off', '-serial', 'chardev:line'],
     ...['-kernel', boot.kernel, '-initrd', boot.initramfs, '-append', append.join(' ')],
     ...(card ?? []),

@@ -205,7 +205,7 @@ const allOk = (row: RowName, point: string, outcomes: Outcomes): Line => {
   return { ...line, promises: [atLeast('VERIFY OK', line.verifyOk, line.runs)] };
 };
 
-/** A busy guest in each mode, and by stock pre-copy, which loses writes here (docs/qemu.md): both are counted. */
+/** A busy guest in each mode. */
 async function modes(plan: Plan): Promise<Line[]> {
   const ways: Way[] = [...STOCK, ...plan.modes.map((mode): Way => ({ by: 'abdm', mode }))];
   const points = ways.map((way) => ({
