@@ -14,12 +14,11 @@ import type { StoreAddress } from '../address.js';
 import type { Added, Engine, EngineOptions } from '../engine.js';
 import { Pipe, type Target } from '../pipe.js';
 import { type Client, connect, parseInfo, told, usage } from './client.js';
+import { BlockLine, CONFIRM_MS } from './line.js';
 import { command, type Reply, ReplyError, resp } from './resp.js';
 import { slotOf } from './slot.js';
 
 const RETRY_MS = 100;
-/** How long replicas may take to confirm a write. */
-const CONFIRM_MS = 2_000;
 /** What a value of a frame's length takes, for each of its bytes: the allocator rounds up. */
 const OVERHEAD = 1.28;
 /** The server, or who has the slot, is about to change: asked again, it goes well. */
@@ -47,7 +46,7 @@ class RedisEngine implements Engine {
   readonly #address: StoreAddress;
   readonly #timeoutMs: number;
   readonly #client: Client;
-  readonly #pipes = new Map<string, Promise<Pipe<Reply>>>();
+  readonly #lines = new Map<string, Promise<BlockLine>>();
   #closed = false;
 
   constructor(address: StoreAddress, { timeoutMs, onOpen }: EngineOptions, client: Client) {
@@ -103,29 +102,25 @@ class RedisEngine implements Engine {
 
   async add(key: string, value: Uint8Array, ttlMs: number): Promise<Added> {
     const set = command('SET', key, value, 'PX', String(ttlMs), 'NX');
-    const [reply, confirmed] = await this.#send(key, async (pipe) => {
-      const asked = [pipe.ask(set)];
-      if (this.copies > 1) {
-        // Of what was there already too: a write behind it is confirmed only with it.
-        asked.push(pipe.ask(command('PEXPIRE', key, String(ttlMs))));
-        asked.push(pipe.ask(command('WAIT', String(this.copies - 1), String(CONFIRM_MS))));
-      }
-      const replies = await Promise.all(asked);
-      return [replies[0]!, replies.at(-1)!] as const;
+    const [reply, confirmed] = await this.#send(key, async (line, asking) => {
+      const added = line.ask(set, asking);
+      return this.copies > 1 ? Promise.all([added, this.#confirm(line, asking, key, ttlMs)]) : [await added];
     });
     if (reply instanceof ReplyError && reply.text.startsWith('OOM')) return 'full';
     if (reply instanceof ReplyError) throw this.#refused(reply.text);
-    if (this.copies > 1 && !(typeof confirmed === 'number' && confirmed >= this.copies - 1)) {
-      const text = `${String(confirmed)} of ${this.copies - 1} replicas have confirmed a write within ${CONFIRM_MS} ms`;
-      throw new AbdmError('PEER_ABORTED', `${this.#address.text}: ${text}`);
-    }
+    if (this.copies > 1) this.#requireConfirmed(confirmed);
     return reply === null ? 'exists' : 'stored';
   }
 
   async swap(key: string, expected: Uint8Array, value: Uint8Array | null, ttlMs: number): Promise<boolean> {
     const [old, next] = [Buffer.from(expected), Buffer.from(value ?? [])];
     const done = await this.#ask(() => this.#client.redis.eval(SWAP, 1, key, old, next, ttlMs));
-    if (done === 1 && value !== null && this.copies > 1) await this.#confirm(key, ttlMs);
+    if (done === 1 && value !== null && this.copies > 1) {
+      const [confirmed] = await this.#send(key, async (line, asking) => [
+        await this.#confirm(line, asking, key, ttlMs),
+      ]);
+      this.#requireConfirmed(confirmed);
+    }
     return done === 1;
   }
 
@@ -139,7 +134,8 @@ class RedisEngine implements Engine {
       target.into = null;
     };
     signal.addEventListener('abort', stop);
-    const [reply] = await this.#send(key, async (pipe) => [await pipe.ask(command('GET', key), target)], signal);
+    const get = command('GET', key);
+    const [reply] = await this.#send(key, async (line, asking) => [await line.ask(get, asking, target)], signal);
     signal.removeEventListener('abort', stop);
     if (reply instanceof ReplyError) throw this.#refused(reply.text);
     if (typeof reply !== 'object' || reply === null) return null;
@@ -170,24 +166,29 @@ class RedisEngine implements Engine {
     if (this.#closed) return;
     this.#closed = true;
     this.#client.redis.disconnect();
-    for (const pipe of this.#pipes.values()) {
-      pipe.then(
+    for (const line of this.#lines.values()) {
+      line.then(
         (one) => one.close(),
         () => {},
       );
     }
   }
 
-  /** Replicas have what was written last under this key. */
-  async #confirm(key: string, ttlMs: number): Promise<void> {
-    const [reply] = await this.#send(key, async (pipe) => {
-      const asked = [pipe.ask(command('PEXPIRE', key, String(ttlMs)))];
-      asked.push(pipe.ask(command('WAIT', String(this.copies - 1), String(CONFIRM_MS))));
-      const replies = await Promise.all(asked);
-      return replies[0] instanceof ReplyError ? [replies[0]] : [replies[1]!];
-    });
-    if (typeof reply === 'number' && reply >= this.copies - 1) return;
-    throw new AbdmError('PEER_ABORTED', `${this.#address.text}: its replicas have not confirmed a write`);
+  /**
+   * How many replicas have what is under this key, or what is wrong. Of what was there already too: a write behind it is confirmed only with it.
+   */
+  async #confirm(line: BlockLine, asking: boolean, key: string, ttlMs: number): Promise<Reply> {
+    const written = line.ask(command('PEXPIRE', key, String(ttlMs)), asking);
+    const [reply, confirmed] = await Promise.all([written, line.confirm(this.copies - 1)]);
+    return reply instanceof ReplyError ? reply : confirmed;
+  }
+
+  /** @throws {AbdmError} PEER_ABORTED. */
+  #requireConfirmed(confirmed: Reply | undefined): void {
+    if (typeof confirmed === 'number' && confirmed >= this.copies - 1) return;
+    const many = confirmed instanceof ReplyError ? confirmed.text : String(confirmed);
+    const text = `${many} of ${this.copies - 1} replicas have confirmed a write within ${CONFIRM_MS} ms`;
+    throw new AbdmError('PEER_ABORTED', `${this.#address.text}: ${text}`);
   }
 
   /** Every server that writes. */
@@ -219,7 +220,7 @@ class RedisEngine implements Engine {
   /** Sends what is about one key to whoever has it, again and again while servers change. The first reply decides. */
   async #send<T extends readonly [Reply, ...Reply[]]>(
     key: string,
-    send: (pipe: Pipe<Reply>) => Promise<T>,
+    send: (line: BlockLine, asking: boolean) => Promise<T>,
     signal?: AbortSignal,
   ): Promise<T> {
     let moved: string | null = null;
@@ -231,9 +232,7 @@ class RedisEngine implements Engine {
       moved = null;
       try {
         if (server) {
-          const pipe = await this.#pipe(server);
-          if (asking) void pipe.ask(command('ASKING')).catch(() => {});
-          const replies = await send(pipe);
+          const replies = await send(await this.#line(server), asking);
           const [reply] = replies;
           if (!(reply instanceof ReplyError && PASSING.test(reply.text))) return replies;
           if (/^(MOVED|ASK) /.test(reply.text)) moved = reply.text;
@@ -260,15 +259,15 @@ class RedisEngine implements Engine {
     return options.host === host && options.port === port;
   }
 
-  async #pipe(server: Address): Promise<Pipe<Reply>> {
+  async #line(server: Address): Promise<BlockLine> {
     const name = formatAddress(server);
-    const known = this.#pipes.get(name);
-    const pipe = known && (await known.catch(() => null));
-    if (pipe?.open) return pipe;
+    const known = this.#lines.get(name);
+    const line = known && (await known.catch(() => null));
+    if (line?.open) return line;
     // Somebody else may have been faster.
-    if (known && this.#pipes.get(name) !== known) return this.#pipes.get(name)!;
+    if (known && this.#lines.get(name) !== known) return this.#lines.get(name)!;
     const made = this.#open(server);
-    this.#pipes.set(name, made);
+    this.#lines.set(name, made);
     made.catch(() => {});
     const opened = await made;
     if (this.#closed) opened.close();
@@ -276,7 +275,7 @@ class RedisEngine implements Engine {
   }
 
   /** @throws {AbdmError} PEER_GONE, UNAUTHENTICATED. */
-  async #open(server: Address): Promise<Pipe<Reply>> {
+  async #open(server: Address): Promise<BlockLine> {
     const { tls, login, database } = this.#address;
     const pipe = new Pipe(server, tls, resp, this.#timeoutMs);
     const asked: Promise<Reply>[] = [];
@@ -288,7 +287,7 @@ class RedisEngine implements Engine {
       pipe.close('it was not let in');
       throw new AbdmError('UNAUTHENTICATED', `${pipe.name}: ${reply.text}`);
     }
-    return pipe;
+    return new BlockLine(pipe);
   }
 
   #refused(message: string): AbdmError {

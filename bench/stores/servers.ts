@@ -1,4 +1,4 @@
-// Real servers of the stores that frames may be kept at, each with a directory of its own; ended with the test that started them.
+// Real servers of the stores that frames may be kept at, each with a directory of its own; ended by whoever started them.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -17,66 +17,69 @@ export function has(program: string): boolean {
   }
 }
 
+/** Two programs that speak one protocol. */
+export type RedisProgram = 'valkey-server' | 'redis-server';
+
 /** A process that listens on a port of 127.0.0.1. */
 export interface Server {
   readonly port: number;
   readonly process: ChildProcess;
+  /** It runs. */
+  readonly lives: boolean;
   /** Ends it at once, as a crash would. */
   kill(): Promise<void>;
 }
+
+/** A cluster's servers: each primary has the replica that stands at the same place. */
+export interface ClusterServers {
+  readonly primaries: readonly Server[];
+  readonly replicas: readonly Server[];
+}
+
+const SLOTS = 16_384;
+const PRIMARIES = 3;
 
 export class Servers {
   readonly #running = new Set<Server>();
   readonly #directories: string[] = [];
 
-  async redis(...options: string[]): Promise<Server> {
-    const port = await freePort();
-    return this.redisAt(port, ...options);
+  async redis(program: RedisProgram, ...options: string[]): Promise<Server> {
+    return this.redisAt(program, await freePort(), ...options);
   }
 
   /** Over TLS only, with what is in these files. */
-  async redisTls(cert: string, key: string, ca: string): Promise<Server> {
+  async redisTls(program: RedisProgram, cert: string, key: string, ca: string): Promise<Server> {
     const port = await freePort();
     const tls = ['--tls-cert-file', cert, '--tls-key-file', key, '--tls-ca-cert-file', ca, '--tls-auth-clients', 'no'];
-    return this.redisAt(port, '--port', '0', '--tls-port', String(port), ...tls);
+    return this.redisAt(program, port, '--port', '0', '--tls-port', String(port), ...tls);
   }
 
-  redisAt(port: number, ...options: string[]): Promise<Server> {
+  redisAt(program: RedisProgram, port: number, ...options: string[]): Promise<Server> {
     const directory = mkdtempSync(join(tmpdir(), 'abdm-redis-'));
     this.#directories.push(directory);
     const always = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, '--save', ''];
-    return this.#start('redis-server', port, [...always, ...options]);
+    return this.#start(program, port, [...always, ...options]);
   }
 
   async memcached(...options: string[]): Promise<Server> {
-    return this.memcachedAt(await freePort(), ...options);
-  }
-
-  memcachedAt(port: number, ...options: string[]): Promise<Server> {
+    const port = await freePort();
     const user = process.getuid?.() === 0 ? ['-u', 'root'] : [];
     return this.#start('memcached', port, ['-l', '127.0.0.1', '-p', String(port), ...user, ...options]);
   }
 
-  /** Three primaries with a replica each: the first three servers are the primaries. */
-  async cluster(...options: string[]): Promise<Server[]> {
+  /** Three primaries with a replica each. */
+  async cluster(program: RedisProgram, ...options: string[]): Promise<ClusterServers> {
     const clustered = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000', '--repl-diskless-sync-delay', '0'];
     const servers: Server[] = [];
-    while (servers.length < 6) {
+    while (servers.length < 2 * PRIMARIES) {
       // Its bus is at the port + 10000, and both lie below those that the system gives to whoever asks for any.
       const port = 10_000 + Math.floor(Math.random() * 12_000);
       if (!(await isFree(port)) || !(await isFree(port + 10_000))) continue;
-      servers.push(await this.redisAt(port, ...clustered, ...options));
+      servers.push(await this.redisAt(program, port, ...clustered, ...options));
     }
-    const addresses = servers.map(({ port }) => `127.0.0.1:${port}`);
-    execFileSync('redis-cli', ['--cluster', 'create', ...addresses, '--cluster-replicas', '1', '--cluster-yes']);
-    for (;;) {
-      const infos = servers.map(({ port }) => cli(port, 'INFO', 'replication'));
-      const primaries = infos.filter((info) => /role:master[\s\S]*connected_slaves:1/.test(info));
-      const ok = servers.every(({ port }) => /cluster_state:ok/.test(cli(port, 'CLUSTER', 'INFO')));
-      if (primaries.length === 3 && ok) break;
-      await sleep(100);
-    }
-    return servers;
+    const [primaries, replicas] = [servers.slice(0, PRIMARIES), servers.slice(PRIMARIES)];
+    await introduce(primaries, replicas);
+    return { primaries, replicas };
   }
 
   async end(): Promise<void> {
@@ -89,9 +92,12 @@ export class Servers {
     const server: Server = {
       port,
       process: child,
+      get lives() {
+        return child.exitCode === null && child.signalCode === null;
+      },
       kill: async () => {
         this.#running.delete(server);
-        if (child.exitCode !== null || child.signalCode !== null) return;
+        if (!server.lives) return;
         const gone = once(child, 'exit');
         child.kill('SIGKILL');
         await gone;
@@ -106,12 +112,47 @@ export class Servers {
   }
 }
 
-/** What redis-cli says. */
-export function cli(port: number, ...command: string[]): string {
-  return execFileSync('redis-cli', ['-p', String(port), ...command], { encoding: 'utf8' }).trim();
+/** Makes a cluster of servers that know nothing of each other, and waits until it is one. */
+async function introduce(primaries: readonly Server[], replicas: readonly Server[]): Promise<void> {
+  const all = [...primaries, ...replicas];
+  const [first] = primaries as [Server];
+  for (const [i, { port }] of primaries.entries()) {
+    const [from, end] = [i, i + 1].map((n) => Math.floor((n * SLOTS) / primaries.length)) as [number, number];
+    cli(port, 'CLUSTER', 'ADDSLOTSRANGE', String(from), String(end - 1));
+  }
+  for (const [i, { port }] of all.entries()) {
+    cli(port, 'CLUSTER', 'SET-CONFIG-EPOCH', String(i + 1));
+    if (i > 0) cli(port, 'CLUSTER', 'MEET', '127.0.0.1', String(first.port));
+  }
+  const known = ({ port }: Server) => Number(/cluster_known_nodes:(\d+)/.exec(cli(port, 'CLUSTER', 'INFO'))?.[1]);
+  await until(() => all.every((server) => known(server) === all.length));
+  for (const [i, { port }] of replicas.entries()) {
+    const id = cli(primaries[i]!.port, 'CLUSTER', 'MYID');
+    // It is heard of before it can be followed.
+    await until(() => cli(port, 'CLUSTER', 'REPLICATE', id) === 'OK');
+  }
+  const replicated = ({ port }: Server) =>
+    /connected_slaves:1[\s\S]*state=online/.test(cli(port, 'INFO', 'replication'));
+  const ok = ({ port }: Server) => /cluster_state:ok/.test(cli(port, 'CLUSTER', 'INFO'));
+  await until(() => primaries.every(replicated) && all.every(ok));
 }
 
-/** How many keys a server has. */
+async function until(holds: () => boolean): Promise<void> {
+  for (let left = 300; !holds(); left--) {
+    if (left === 0) throw new Error('the servers do not become a cluster');
+    await sleep(100);
+  }
+}
+
+let client: string | undefined;
+
+/** What a server of Valkey or Redis answers. */
+export function cli(port: number, ...command: string[]): string {
+  client ??= has('valkey-cli') ? 'valkey-cli' : 'redis-cli';
+  return execFileSync(client, ['-p', String(port), ...command], { encoding: 'utf8' }).trim();
+}
+
+/** How many keys a server of Valkey or Redis has. */
 export function keysOf(port: number): number {
   return Number(cli(port, 'DBSIZE').replace(/\D/g, ''));
 }
