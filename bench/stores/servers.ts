@@ -21,16 +21,43 @@ export function has(program: string): boolean {
 export type RedisProgram = 'valkey-server' | 'redis-server';
 
 /** A process that listens on a port of 127.0.0.1. */
-export interface Server {
+export class Server {
   readonly port: number;
-  readonly process: ChildProcess;
+  readonly #program: string;
+  readonly #options: readonly string[];
+  #process: ChildProcess | null = null;
+
+  constructor(program: string, port: number, options: readonly string[]) {
+    this.#program = program;
+    this.port = port;
+    this.#options = options;
+  }
+
   /** It runs. */
-  readonly lives: boolean;
+  get lives(): boolean {
+    return this.#process !== null && this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
+  /** Starts it, again if it was killed: what it had is gone, but for what it knows of its cluster. */
+  async start(): Promise<this> {
+    this.#process = spawn(this.#program, this.#options, { stdio: 'ignore' });
+    for (let left = 100; !(await answers(this.port)); left--) {
+      if (!this.lives || left === 0) throw new Error(`${this.#program} ${this.#options.join(' ')} does not run`);
+      await sleep(50);
+    }
+    return this;
+  }
+
   /** Ends it at once, as a crash would. */
-  kill(): Promise<void>;
+  async kill(): Promise<void> {
+    if (!this.lives) return;
+    const gone = once(this.#process!, 'exit');
+    this.#process!.kill('SIGKILL');
+    await gone;
+  }
 }
 
-/** A cluster's servers: each primary has the replica that stands at the same place. */
+/** A cluster's servers. */
 export interface ClusterServers {
   readonly primaries: readonly Server[];
   readonly replicas: readonly Server[];
@@ -40,25 +67,24 @@ const SLOTS = 16_384;
 const PRIMARIES = 3;
 
 export class Servers {
-  readonly #running = new Set<Server>();
+  readonly #started: Server[] = [];
   readonly #directories: string[] = [];
+  readonly #base: string;
+
+  /** @param base where their directories are made. */
+  constructor(base = tmpdir()) {
+    this.#base = base;
+  }
 
   async redis(program: RedisProgram, ...options: string[]): Promise<Server> {
-    return this.redisAt(program, await freePort(), ...options);
+    return this.#redisAt(program, await freePort(), ...options);
   }
 
   /** Over TLS only, with what is in these files. */
   async redisTls(program: RedisProgram, cert: string, key: string, ca: string): Promise<Server> {
     const port = await freePort();
     const tls = ['--tls-cert-file', cert, '--tls-key-file', key, '--tls-ca-cert-file', ca, '--tls-auth-clients', 'no'];
-    return this.redisAt(program, port, '--port', '0', '--tls-port', String(port), ...tls);
-  }
-
-  redisAt(program: RedisProgram, port: number, ...options: string[]): Promise<Server> {
-    const directory = mkdtempSync(join(tmpdir(), 'abdm-redis-'));
-    this.#directories.push(directory);
-    const always = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, '--save', ''];
-    return this.#start(program, port, [...always, ...options]);
+    return this.#redisAt(program, port, '--port', '0', '--tls-port', String(port), ...tls);
   }
 
   async memcached(...options: string[]): Promise<Server> {
@@ -67,48 +93,32 @@ export class Servers {
     return this.#start('memcached', port, ['-l', '127.0.0.1', '-p', String(port), ...user, ...options]);
   }
 
-  /** Three primaries with a replica each. */
-  async cluster(program: RedisProgram, ...options: string[]): Promise<ClusterServers> {
+  /** Three primaries, with so many replicas each. */
+  async cluster(program: RedisProgram, replicasEach = 1): Promise<ClusterServers> {
     const clustered = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000', '--repl-diskless-sync-delay', '0'];
-    const servers: Server[] = [];
-    while (servers.length < 2 * PRIMARIES) {
-      // Its bus is at the port + 10000, and both lie below those that the system gives to whoever asks for any.
-      const port = 10_000 + Math.floor(Math.random() * 12_000);
-      if (!(await isFree(port)) || !(await isFree(port + 10_000))) continue;
-      servers.push(await this.redisAt(program, port, ...clustered, ...options));
-    }
+    const ports = await clusterPorts(PRIMARIES * (1 + replicasEach));
+    const servers = await Promise.all(ports.map((port) => this.#redisAt(program, port, ...clustered)));
     const [primaries, replicas] = [servers.slice(0, PRIMARIES), servers.slice(PRIMARIES)];
     await introduce(primaries, replicas);
     return { primaries, replicas };
   }
 
   async end(): Promise<void> {
-    await Promise.all([...this.#running].map((server) => server.kill()));
+    await Promise.all(this.#started.splice(0).map((server) => server.kill()));
     for (const directory of this.#directories.splice(0)) rmSync(directory, { recursive: true, force: true });
   }
 
-  async #start(program: string, port: number, options: readonly string[]): Promise<Server> {
-    const child = spawn(program, options, { stdio: 'ignore' });
-    const server: Server = {
-      port,
-      process: child,
-      get lives() {
-        return child.exitCode === null && child.signalCode === null;
-      },
-      kill: async () => {
-        this.#running.delete(server);
-        if (!server.lives) return;
-        const gone = once(child, 'exit');
-        child.kill('SIGKILL');
-        await gone;
-      },
-    };
-    this.#running.add(server);
-    for (let left = 100; ; left--) {
-      if (child.exitCode !== null || left === 0) throw new Error(`${program} ${options.join(' ')} does not run`);
-      if (await answers(port)) return server;
-      await sleep(50);
-    }
+  #redisAt(program: RedisProgram, port: number, ...options: string[]): Promise<Server> {
+    const directory = mkdtempSync(join(this.#base, 'abdm-redis-'));
+    this.#directories.push(directory);
+    const always = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, '--save', ''];
+    return this.#start(program, port, [...always, ...options]);
+  }
+
+  #start(program: string, port: number, options: readonly string[]): Promise<Server> {
+    const server = new Server(program, port, options);
+    this.#started.push(server);
+    return server.start();
   }
 }
 
@@ -127,14 +137,24 @@ async function introduce(primaries: readonly Server[], replicas: readonly Server
   const known = ({ port }: Server) => Number(/cluster_known_nodes:(\d+)/.exec(cli(port, 'CLUSTER', 'INFO'))?.[1]);
   await until(() => all.every((server) => known(server) === all.length));
   for (const [i, { port }] of replicas.entries()) {
-    const id = cli(primaries[i]!.port, 'CLUSTER', 'MYID');
+    const id = cli(primaries[i % primaries.length]!.port, 'CLUSTER', 'MYID');
     // It is heard of before it can be followed.
     await until(() => cli(port, 'CLUSTER', 'REPLICATE', id) === 'OK');
   }
-  const replicated = ({ port }: Server) =>
-    /connected_slaves:1[\s\S]*state=online/.test(cli(port, 'INFO', 'replication'));
+  const inSync = ({ port }: Server) => cli(port, 'INFO', 'replication').match(/state=online/g)?.length ?? 0;
+  const each = replicas.length / primaries.length;
   const ok = ({ port }: Server) => /cluster_state:ok/.test(cli(port, 'CLUSTER', 'INFO'));
-  await until(() => primaries.every(replicated) && all.every(ok));
+  await until(() => primaries.every((server) => inSync(server) === each) && all.every(ok));
+}
+
+/** Each server's bus is at its port + 10000, and both lie below those that the system gives to whoever asks for any. */
+async function clusterPorts(count: number): Promise<number[]> {
+  const ports = new Set<number>();
+  while (ports.size < count) {
+    const port = 10_000 + Math.floor(Math.random() * 12_000);
+    if ((await isFree(port)) && (await isFree(port + 10_000))) ports.add(port);
+  }
+  return [...ports];
 }
 
 async function until(holds: () => boolean): Promise<void> {

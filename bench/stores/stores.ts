@@ -23,9 +23,9 @@ export async function single(servers: Servers, program: RedisProgram, ...options
   return { urls: [`valkey://${at([server])}`], left: async () => keysOf(server.port), servers: [server] };
 }
 
-/** Three primaries with a replica each. */
-export async function cluster(servers: Servers, program: RedisProgram = 'valkey-server'): Promise<ClusterStore> {
-  const { primaries, replicas } = await servers.cluster(program);
+/** Three primaries of Valkey, with so many replicas each. */
+export async function cluster(servers: Servers, replicasEach = 1): Promise<ClusterStore> {
+  const { primaries, replicas } = await servers.cluster('valkey-server', replicasEach);
   const all = [...primaries, ...replicas];
   const holdsSlots = ({ port }: Server) => /role:master/.test(cli(port, 'INFO', 'replication'));
   const left = async () =>

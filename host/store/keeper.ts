@@ -43,8 +43,8 @@ const HERE_MS = 10_000;
 const LAST_MS = 1_000;
 /** How long what is left of a migration may take to be removed. */
 const CLEAN_MS = 30_000;
-/** Millions of keys take a while. */
-const DROP_MS = 300_000;
+/** Millions of keys take a while to be dropped; what is done of that at a time does not. What is left expires. */
+const STEP_MS = 10_000;
 const SOURCE_CHOSE = 'the destination that its source chose';
 const HERE = new Uint8Array([1]);
 /** It answers, and does not do what it is asked for. */
@@ -268,18 +268,19 @@ export class StoreKeeper implements FrameKeeper {
   }
 
   async #drop(): Promise<{ frames: number; bytes: number }> {
+    const step = <T>(done: Promise<T>) => within(STEP_MS, `${this.address} has not removed anything`, done);
     try {
-      await this.#refresh();
+      await step(this.#refresh());
     } catch (error) {
       if (isSurelyGone(error)) return { frames: 0, bytes: 0 };
       throw error;
     }
     this.#dropped = true;
     // What is under way would come after what is removed.
-    await Promise.allSettled(this.#puts.values());
+    await step(Promise.allSettled(this.#puts.values()));
     const { registration } = this.#head.value;
-    if (registration) await leaveNames(this.#engine, this.#options.migration, registration.vms);
-    return this.#contents.remove();
+    if (registration) await step(leaveNames(this.#engine, this.#options.migration, registration.vms));
+    return this.#contents.remove(step);
   }
 
   /** Every key stays for so long from now on. @throws {AbdmError} PEER_GONE, surely, if blocks are not there that it said it has. */
@@ -373,7 +374,7 @@ export class StoreKeeper implements FrameKeeper {
   /** A drop that nobody waits for any more goes on, too: what it leaves would stay for as long as its lease. */
   #closeAfter(last: Promise<unknown>, ms: number): void {
     const close = () => this.#engine.close();
-    if (this.#dropping) within(DROP_MS, '', Promise.allSettled([this.#dropping, last])).then(close, close);
+    if (this.#dropping) void Promise.allSettled([this.#dropping, within(ms, '', last)]).then(close);
     else if (ms === 0) close();
     else within(ms, '', last).then(close, close);
   }

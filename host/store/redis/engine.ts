@@ -16,7 +16,7 @@ import { Pipe, type Target } from '../pipe.js';
 import { type Client, connect, parseInfo, told, usage } from './client.js';
 import { BlockLine, CONFIRM_MS } from './line.js';
 import { command, type Reply, ReplyError, resp } from './resp.js';
-import { slotOf } from './slot.js';
+import { SLOTS, slotOf } from './slot.js';
 
 const RETRY_MS = 100;
 /** What a value of a frame's length takes, for each of its bytes: the allocator rounds up. */
@@ -95,9 +95,15 @@ class RedisEngine implements Engine {
   }
 
   async ping(): Promise<void> {
-    await Promise.any(this.#servers().map((server) => server.ping())).catch((cause) => {
+    const { cluster } = this.#client;
+    const pings = this.#servers().map((server) => (cluster ? server.call('CLUSTER', 'INFO') : server.ping()));
+    const said = await Promise.any(pings).catch((cause) => {
       throw told(this.#address, cause.errors?.[0] ?? cause);
     });
+    // Where a part of a cluster is down, who asks for all of it would be told again and again that it is there.
+    if (cluster && parseInfo(String(said)).get('cluster_slots_ok') !== String(SLOTS)) {
+      throw told(this.#address, 'a part of the cluster is down');
+    }
   }
 
   async add(key: string, value: Uint8Array, ttlMs: number): Promise<Added> {

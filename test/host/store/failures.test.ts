@@ -110,9 +110,9 @@ describe.skipIf(missing('valkey-server'))('Valkey', () => {
     const store = await valkey(servers);
     const journey = new Journey(store, 48 * MiB);
     const eject = await journey.parking('16MB', 50);
-    const { port, kill } = store.servers[0]!;
-    await kill();
-    await servers.redisAt('valkey-server', port);
+    const [server] = store.servers;
+    await server!.kill();
+    await server!.start();
     expect((await eject.done).summary).toMatchObject(COMPLETED);
     await journey.expectDelivered(journey.take());
   });
