@@ -1,20 +1,15 @@
 // Real servers of the stores that frames may be kept at, each with a directory of its own; ended by whoever started them.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Socket, connect as tcp } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Whether a program is installed here. */
 export function has(program: string): boolean {
-  try {
-    execFileSync('which', [program], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
+  return (process.env.PATH ?? '').split(delimiter).some((directory) => existsSync(join(directory, program)));
 }
 
 /** Two programs that speak one protocol. */
@@ -164,12 +159,18 @@ async function until(holds: () => boolean): Promise<void> {
   }
 }
 
-let client: string | undefined;
+/** Either speaks to both. */
+const client = () => (has('valkey-cli') ? 'valkey-cli' : 'redis-cli');
 
 /** What a server of Valkey or Redis answers. */
 export function cli(port: number, ...command: string[]): string {
-  client ??= has('valkey-cli') ? 'valkey-cli' : 'redis-cli';
-  return execFileSync(client, ['-p', String(port), ...command], { encoding: 'utf8' }).trim();
+  return execFileSync(client(), ['-p', String(port), ...command], { encoding: 'utf8' }).trim();
+}
+
+/** What it answers to many commands, a line each. */
+export function cliAll(port: number, commands: readonly string[]): string[] {
+  const said = execFileSync(client(), ['-p', String(port)], { input: `${commands.join('\n')}\n`, encoding: 'utf8' });
+  return said.trim().split('\n');
 }
 
 /** How many keys a server of Valkey or Redis has. */

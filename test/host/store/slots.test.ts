@@ -1,0 +1,79 @@
+// A cluster whose slots move from one server to another while a VM is on its way through it, as `valkey-cli --cluster reshard` moves them.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, expect, test } from 'vitest';
+import { slotOf } from '#abdm/host/store/redis/slot.js';
+import { cli, cliAll, type Server, Servers } from '../../../bench/stores/servers.js';
+import { cluster } from '../../../bench/stores/stores.js';
+import { missing } from '../../skipped.js';
+import { cleanUp } from '../cli/processes.js';
+import { COMPLETED, Journey, MiB } from './journey.js';
+
+/** That the image becomes, or a few more. */
+const FRAMES = 300;
+
+const servers = new Servers();
+
+afterAll(async () => {
+  await cleanUp();
+  await servers.end();
+});
+
+const idOf = ({ port }: Server) => cli(port, 'CLUSTER', 'MYID');
+
+/** How often a server has said this instead of an answer. */
+function saidBy({ port }: Server, error: 'ASK' | 'MOVED'): number {
+  return Number(new RegExp(`errorstat_${error}:count=(\\d+)`).exec(cli(port, 'INFO', 'errorstats'))?.[1] ?? 0);
+}
+
+const keysOf = ({ port }: Server) => cli(port, 'KEYS', '*').split('\n').filter(Boolean);
+
+/** The slots of a server that the migration's frames are in, or will be. */
+function slotsOf(server: Server, frames: number): Set<number> {
+  const [, first, last] = /myself.* connected (\d+)-(\d+)/.exec(cli(server.port, 'CLUSTER', 'NODES'))!.map(Number);
+  const [frame] = keysOf(server).filter((key) => /^abdm:\w+:\w+:\d+$/.test(key));
+  const keys = Array.from({ length: frames }, (_, i) => frame!.replace(/\d+$/, String(i + 1)));
+  return new Set(keys.map(slotOf).filter((slot) => slot >= first! && slot <= last!));
+}
+
+function expectOk(answers: readonly string[]): void {
+  expect(answers.filter((answer) => answer !== 'OK' && answer !== 'NOKEY')).toEqual([]);
+}
+
+/** For a while new keys go to the one, and others are still at the other. */
+async function moveSlots(slots: ReadonlySet<number>, from: Server, to: Server): Promise<void> {
+  const all = (what: string) => [...slots].map((slot) => `CLUSTER SETSLOT ${slot} ${what}`);
+  expectOk(cliAll(to.port, all(`IMPORTING ${idOf(from)}`)));
+  expectOk(cliAll(from.port, all(`MIGRATING ${idOf(to)}`)));
+  await sleep(700);
+  for (;;) {
+    const keys = keysOf(from).filter((key) => slots.has(slotOf(key)));
+    if (keys.length === 0) break;
+    const moves = keys.map((key) => `MIGRATE 127.0.0.1 ${to.port} ${key} 0 5000`);
+    expectOk(cliAll(from.port, moves));
+  }
+  await sleep(700);
+  for (const { port } of [to, from]) expectOk(cliAll(port, all(`NODE ${idOf(to)}`)));
+}
+
+test.skipIf(missing('valkey-server'))(
+  'slots that move while the source puts frames there, and back while the destination fetches them, lose none',
+  { timeout: 120_000 },
+  async () => {
+    const store = await cluster(servers);
+    const [first, second] = store.primaries as [Server, Server];
+    const journey = new Journey(store, 64 * MiB);
+    const eject = await journey.parking('8MB', 40, '--replicas', '2');
+    const slots = slotsOf(first, FRAMES);
+    await moveSlots(slots, first, second);
+    expect((await eject.done).summary).toMatchObject(COMPLETED);
+    expect([saidBy(first, 'ASK'), saidBy(first, 'MOVED')].map((times) => times > 0)).toEqual([true, true]);
+    const before = [saidBy(second, 'ASK'), saidBy(second, 'MOVED')];
+    const merge = await journey.taking('8MB');
+    await moveSlots(slots, second, first);
+    await journey.expectDelivered(merge);
+    expect([saidBy(second, 'ASK'), saidBy(second, 'MOVED')].map((times, i) => times > before[i]!)).toEqual([
+      true,
+      true,
+    ]);
+  },
+);
