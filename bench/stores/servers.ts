@@ -15,17 +15,31 @@ export function has(program: string): boolean {
 /** Two programs that speak one protocol. */
 export type RedisProgram = 'valkey-server' | 'redis-server';
 
-/** A process that listens on a port of 127.0.0.1. */
+/** Where servers run. */
+export interface Site {
+  readonly host: string;
+  /** What comes before a command so that it runs there. */
+  readonly launcher: readonly string[];
+}
+
+const HERE: Site = { host: '127.0.0.1', launcher: [] };
+
+/** A process that listens on a port. */
 export class Server {
   readonly port: number;
-  readonly #program: string;
-  readonly #options: readonly string[];
+  readonly #site: Site;
+  readonly #command: readonly string[];
   #process: ChildProcess | null = null;
 
-  constructor(program: string, port: number, options: readonly string[]) {
-    this.#program = program;
+  constructor(site: Site, port: number, command: readonly string[]) {
+    this.#site = site;
     this.port = port;
-    this.#options = options;
+    this.#command = [...site.launcher, ...command];
+  }
+
+  /** HOST:PORT */
+  get address(): string {
+    return `${this.#site.host}:${this.port}`;
   }
 
   /** It runs. */
@@ -35,9 +49,10 @@ export class Server {
 
   /** Starts it, again if it was killed: what it had is gone, but for what it knows of its cluster. */
   async start(): Promise<this> {
-    this.#process = spawn(this.#program, this.#options, { stdio: 'ignore' });
-    for (let left = 100; !(await answers(this.port)); left--) {
-      if (!this.lives || left === 0) throw new Error(`${this.#program} ${this.#options.join(' ')} does not run`);
+    const [program, ...options] = this.#command as [string, ...string[]];
+    this.#process = spawn(program, options, { stdio: 'ignore' });
+    for (let left = 100; !(await this.#listens()); left--) {
+      if (!this.lives || left === 0) throw new Error(`${this.#command.join(' ')} does not run`);
       await sleep(50);
     }
     return this;
@@ -49,6 +64,12 @@ export class Server {
     const gone = once(this.#process!, 'exit');
     this.#process!.kill('SIGKILL');
     await gone;
+  }
+
+  async #listens(): Promise<boolean> {
+    const [launcher, ...on] = this.#site.launcher;
+    if (launcher === undefined) return answers(this.port);
+    return execFileSync(launcher, [...on, 'ss', '-Hltn', `sport = :${this.port}`]).byteLength > 0;
   }
 }
 
@@ -65,10 +86,12 @@ export class Servers {
   readonly #started: Server[] = [];
   readonly #directories: string[] = [];
   readonly #base: string;
+  readonly #site: Site;
 
   /** @param base where their directories are made. */
-  constructor(base = tmpdir()) {
+  constructor(base = tmpdir(), site = HERE) {
     this.#base = base;
+    this.#site = site;
   }
 
   async redis(program: RedisProgram, ...options: string[]): Promise<Server> {
@@ -85,7 +108,7 @@ export class Servers {
   async memcached(...options: string[]): Promise<Server> {
     const port = await freePort();
     const user = process.getuid?.() === 0 ? ['-u', 'root'] : [];
-    return this.#start('memcached', port, ['-l', '127.0.0.1', '-p', String(port), ...user, ...options]);
+    return this.#start(port, ['memcached', '-l', this.#site.host, '-p', String(port), ...user, ...options]);
   }
 
   /** Three primaries, with so many replicas each. */
@@ -106,12 +129,14 @@ export class Servers {
   #redisAt(program: RedisProgram, port: number, ...options: string[]): Promise<Server> {
     const directory = mkdtempSync(join(this.#base, 'abdm-redis-'));
     this.#directories.push(directory);
-    const always = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, '--save', ''];
-    return this.#start(program, port, [...always, ...options]);
+    const { host } = this.#site;
+    const open = host === HERE.host ? [] : ['--protected-mode', 'no'];
+    const always = ['--port', String(port), '--bind', host, ...open, '--dir', directory, '--save', ''];
+    return this.#start(port, [program, ...always, ...options]);
   }
 
-  #start(program: string, port: number, options: readonly string[]): Promise<Server> {
-    const server = new Server(program, port, options);
+  #start(port: number, command: readonly string[]): Promise<Server> {
+    const server = new Server(this.#site, port, command);
     this.#started.push(server);
     return server.start();
   }
