@@ -79,6 +79,7 @@ export {
   type EngineOptions,
   lookUpName,
   parseStore,
+  type ReadTarget,
   StoreKeeper,
 } from './store/index.js';
 

@@ -12,7 +12,7 @@ import { StoreKeeper } from './keeper.js';
 import { lookUpName } from './names.js';
 
 export { parseStore } from './address.js';
-export type { Added, Engine, EngineOptions } from './engine.js';
+export type { Added, Engine, EngineOptions, ReadTarget } from './engine.js';
 export { StoreKeeper } from './keeper.js';
 export { lookUpName } from './names.js';
 

@@ -28,7 +28,7 @@ import {
 import { StoreClaim } from './claim.js';
 import { Contents } from './contents.js';
 import { within } from './deadline.js';
-import type { Engine, EngineOptions } from './engine.js';
+import type { Engine, EngineOptions, ReadTarget } from './engine.js';
 import { forgotten, HeadRecord } from './head.js';
 import { enterNames, leaveNames, renewNames } from './names.js';
 import { Keys } from './records.js';
@@ -139,13 +139,13 @@ export class StoreKeeper implements FrameKeeper {
 
   async get(id: number, into: Uint8Array, { deadlineMs }: { deadlineMs?: number } = {}): Promise<number> {
     this.#requireOpen();
-    const late = new AbortController();
-    const reading = this.#engine.read(this.#contents.keyOf(id), into, late.signal);
+    const target: ReadTarget = { into };
+    const reading = this.#engine.read(this.#contents.keyOf(id), target);
     try {
       const bytes = await within(deadlineMs, `${this.address} has not sent ${id}`, reading);
       if (bytes !== null) return bytes;
     } finally {
-      late.abort();
+      target.into = null;
     }
     throw new AbdmError('FRAME_LOST', `${this.address} does not have frame ${id}`);
   }

@@ -11,8 +11,8 @@ import { AbdmError, asAbdmError } from '../../../bindings/errors.js';
 import { type Address, formatAddress, parseAddress } from '../../wire/address.js';
 import { MAX_FRAME_BYTES } from '../../wire/messages.js';
 import type { StoreAddress } from '../address.js';
-import type { Added, Engine, EngineOptions } from '../engine.js';
-import { Pipe, type Target } from '../pipe.js';
+import type { Added, Engine, EngineOptions, ReadTarget } from '../engine.js';
+import { Pipe } from '../pipe.js';
 import { type Client, connect, parseInfo, told, usage } from './client.js';
 import { BlockLine, CONFIRM_MS } from './line.js';
 import { command, type Reply, ReplyError, resp } from './resp.js';
@@ -134,18 +134,13 @@ class RedisEngine implements Engine {
     return this.#ask(() => this.#client.redis.getBuffer(key));
   }
 
-  async read(key: string, into: Uint8Array, signal: AbortSignal): Promise<number | null> {
-    const target: Target = { into };
-    const stop = () => {
-      target.into = null;
-    };
-    signal.addEventListener('abort', stop);
+  async read(key: string, target: ReadTarget): Promise<number | null> {
+    const most = target.into?.byteLength ?? 0;
     const get = command('GET', key);
-    const [reply] = await this.#send(key, async (line, asking) => [await line.ask(get, asking, target)], signal);
-    signal.removeEventListener('abort', stop);
+    const [reply] = await this.#send(key, async (line, asking) => [await line.ask(get, asking, target)], target);
     if (reply instanceof ReplyError) throw this.#refused(reply.text);
     if (typeof reply !== 'object' || reply === null) return null;
-    return reply.bytes <= into.byteLength ? reply.bytes : null;
+    return reply.bytes <= most ? reply.bytes : null;
   }
 
   async touch(keys: readonly string[], ttlMs: number | null): Promise<boolean[]> {
@@ -227,12 +222,12 @@ class RedisEngine implements Engine {
   async #send<T extends readonly [Reply, ...Reply[]]>(
     key: string,
     send: (line: BlockLine, asking: boolean) => Promise<T>,
-    signal?: AbortSignal,
+    target?: ReadTarget,
   ): Promise<T> {
     let moved: string | null = null;
     for (;;) {
       this.#requireOpen();
-      if (signal?.aborted) throw new AbdmError('CANCELLED', 'nobody waits for it any more');
+      if (target?.into === null) throw new AbdmError('CANCELLED', 'nobody waits for it any more');
       const asking = moved?.startsWith('ASK') ?? false;
       const server = moved ? serverOf(moved) : this.#serverOf(key);
       moved = null;

@@ -5,7 +5,8 @@
 //                         <-  3 x OK, 1
 //   SET 4, WAIT 1         ->
 
-import type { Pipe, Target } from '../pipe.js';
+import type { ReadTarget } from '../engine.js';
+import type { Pipe } from '../pipe.js';
 import { command, type Reply } from './resp.js';
 
 /** How long replicas may take to confirm a write. */
@@ -25,7 +26,7 @@ export class BlockLine {
   }
 
   /** @param asking the server is just being given what this is about. @throws {AbdmError} PEER_GONE. */
-  ask(parts: readonly (string | Uint8Array)[], asking: boolean, target?: Target): Promise<Reply> {
+  ask(parts: readonly (string | Uint8Array)[], asking: boolean, target?: ReadTarget): Promise<Reply> {
     if (asking) void this.#pipe.ask(command('ASKING')).catch(() => {});
     return this.#pipe.ask(parts, target);
   }
