@@ -1,6 +1,6 @@
 // Who else can keep frames: stores that people already run (docs/stores.md). A store's driver is loaded when one is first used.
 //
-//   keeper.ts      a store as a keeper of blocks      <- head.ts, claim.ts, names.ts, records.ts
+//   keeper.ts      a store as a keeper of blocks      <- head.ts, contents.ts, claim.ts, presence.ts, names.ts, records.ts
 //   engine.ts      what a store has to do for that    <- redis/, memcached/
 
 import { addDriver, type Driver } from '../mam/dial.js';

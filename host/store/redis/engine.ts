@@ -12,10 +12,9 @@ import { type Address, formatAddress, parseAddress } from '../../wire/address.js
 import { MAX_FRAME_BYTES } from '../../wire/messages.js';
 import type { StoreAddress } from '../address.js';
 import type { Added, Engine, EngineOptions, ReadTarget } from '../engine.js';
-import { Pipe } from '../pipe.js';
 import { type Client, connect, parseInfo, told, usage } from './client.js';
-import { BlockLine, CONFIRM_MS } from './line.js';
-import { command, type Reply, ReplyError, resp } from './resp.js';
+import { type BlockLine, BlockLines, CONFIRM_MS } from './line.js';
+import { command, type Reply, ReplyError } from './resp.js';
 import { SLOTS, slotOf } from './slot.js';
 
 const RETRY_MS = 100;
@@ -44,15 +43,14 @@ export async function openRedis(address: StoreAddress, options: EngineOptions): 
 class RedisEngine implements Engine {
   copies = 1;
   readonly #address: StoreAddress;
-  readonly #timeoutMs: number;
   readonly #client: Client;
-  readonly #lines = new Map<string, Promise<BlockLine>>();
+  readonly #lines: BlockLines;
   #closed = false;
 
   constructor(address: StoreAddress, { timeoutMs, onOpen }: EngineOptions, client: Client) {
     this.#address = address;
-    this.#timeoutMs = timeoutMs;
     this.#client = client;
+    this.#lines = new BlockLines(address, timeoutMs);
     let why: string | undefined;
     client.redis.on('error', (error: unknown) => {
       why = told(address, error).message;
@@ -167,12 +165,7 @@ class RedisEngine implements Engine {
     if (this.#closed) return;
     this.#closed = true;
     this.#client.redis.disconnect();
-    for (const line of this.#lines.values()) {
-      line.then(
-        (one) => one.close(),
-        () => {},
-      );
-    }
+    this.#lines.close();
   }
 
   /**
@@ -233,7 +226,7 @@ class RedisEngine implements Engine {
       moved = null;
       try {
         if (server) {
-          const replies = await send(await this.#line(server), asking);
+          const replies = await send(await this.#lines.to(server), asking);
           const [reply] = replies;
           if (!(reply instanceof ReplyError && PASSING.test(reply.text))) return replies;
           if (/^(MOVED|ASK) /.test(reply.text)) moved = reply.text;
@@ -258,37 +251,6 @@ class RedisEngine implements Engine {
   #isConnectedTo(host: string, port: number): boolean {
     const { options } = this.#client.redis as Redis;
     return options.host === host && options.port === port;
-  }
-
-  async #line(server: Address): Promise<BlockLine> {
-    const name = formatAddress(server);
-    const known = this.#lines.get(name);
-    const line = known && (await known.catch(() => null));
-    if (line?.open) return line;
-    // Somebody else may have been faster.
-    if (known && this.#lines.get(name) !== known) return this.#lines.get(name)!;
-    const made = this.#open(server);
-    this.#lines.set(name, made);
-    made.catch(() => {});
-    const opened = await made;
-    if (this.#closed) opened.close();
-    return opened;
-  }
-
-  /** @throws {AbdmError} PEER_GONE, UNAUTHENTICATED. */
-  async #open(server: Address): Promise<BlockLine> {
-    const { tls, login, database } = this.#address;
-    const pipe = new Pipe(server, tls, resp, this.#timeoutMs);
-    const asked: Promise<Reply>[] = [];
-    if (login) asked.push(pipe.ask(command('AUTH', ...(login.user ? [login.user] : []), login.password)));
-    if (database > 0) asked.push(pipe.ask(command('SELECT', String(database))));
-    asked.push(pipe.ask(command('PING')));
-    for (const reply of await Promise.all(asked)) {
-      if (!(reply instanceof ReplyError)) continue;
-      pipe.close('it was not let in');
-      throw new AbdmError('UNAUTHENTICATED', `${pipe.name}: ${reply.text}`);
-    }
-    return new BlockLine(pipe);
   }
 
   #refused(message: string): AbdmError {
