@@ -35,11 +35,17 @@ export { hashImage } from './image/hash.js';
 export {
   type GuestSink,
   type GuestSource,
+  type ImageShape,
   type ImageSink,
   type ImageSource,
   isGuestSink,
   isGuestSource,
+  isSending,
+  type PageListener,
   type Region,
+  type RunningGuest,
+  type SendingGuest,
+  type TrackedGuest,
 } from './image/image.js';
 export { type ImageSpec, openSource, parseImage, sinkOpener } from './image/parse.js';
 export { openProcess, type ProcessOptions, ProcessSource } from './image/process.js';

@@ -22,7 +22,7 @@ describe('imports', () => {
     ['host/ownership'],
     ['host/summary.ts'],
     ['host/wire'],
-    ['host/guest'],
+    ['host/guest', 'host/qemu'],
     ['host/mam', 'host/image', 'host/control'],
     ['host/intermediate', 'host/store'],
     ['host/source', 'host/destination'],

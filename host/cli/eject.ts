@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import type { Compression } from '../../bindings/divider.js';
 import { AbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
-import { type ImageSpec, openSource } from '../image/parse.js';
+import { howToGoOn, type ImageSpec, isGuestSpec, openSource } from '../image/parse.js';
 import { Ejection } from '../source/source.js';
 import type { Mode, Summary, VmStatus } from '../summary.js';
 import { openControl } from './control.js';
@@ -141,11 +141,11 @@ function checkGuests(specs: readonly ImageSpec[], { mode, maxDowntime, rounds, p
   for (const name of priority?.keys() ?? []) {
     if (!specs.some((spec) => spec.name === name)) throw wrong(`--priority names ${name}, which does not leave`);
   }
-  const still = specs.find(({ scheme }) => scheme !== 'guest');
+  const still = specs.find((spec) => !isGuestSpec(spec));
   if (still && mode !== undefined && mode !== 'auto' && mode !== 'stop') {
     throw wrong(`${still.name} is no guest: it stands still while it leaves, and --mode ${mode} is for guests`);
   }
-  if (specs.some(({ scheme }) => scheme === 'guest')) return;
+  if (specs.some(isGuestSpec)) return;
   if ((maxDowntime ?? rounds) !== undefined) throw wrong('--max-downtime and --rounds are for guests: none leaves');
 }
 
@@ -154,9 +154,10 @@ function tooLate(names: readonly string[]): string {
 }
 
 function sayWhoStaysStopped(output: Output, specs: readonly ImageSpec[], isInDoubt: (vm: number) => boolean): void {
-  for (const [vm, { name, scheme, place }] of specs.entries()) {
-    const how = scheme === 'process' ? `kill -CONT ${place}` : `abdm guest --socket ${place} --ask resume`;
-    if (scheme === 'file' || !isInDoubt(vm)) continue;
+  for (const [vm, spec] of specs.entries()) {
+    const { name, scheme, place } = spec;
+    const how = howToGoOn(spec);
+    if (how === null || !isInDoubt(vm)) continue;
     output.notice(
       `${scheme} ${place} stays stopped: ${name} may run elsewhere, or be taken in from the nodes; only if you know that it is not: ${how}`,
     );
@@ -166,11 +167,10 @@ function sayWhoStaysStopped(output: Output, specs: readonly ImageSpec[], isInDou
 /** Guests that were stopped when this process was told to end at once: nobody else can run them. */
 function sayWhoWasStopped(output: Output, specs: readonly ImageSpec[], vms: readonly VmStatus[]): void {
   for (const [vm, { state }] of vms.entries()) {
-    const { name, scheme, place } = specs[vm]!;
-    if (scheme !== 'guest' || !['stopped', 'offered', 'accepted'].includes(state)) continue;
-    output.notice(
-      `guest ${place} is left as it is, stopped: ${name} runs nowhere else: abdm guest --socket ${place} --ask resume`,
-    );
+    const spec = specs[vm]!;
+    const { name, scheme, place } = spec;
+    if (!isGuestSpec(spec) || !['stopped', 'offered', 'accepted'].includes(state)) continue;
+    output.notice(`${scheme} ${place} is left as it is, stopped: ${name} runs nowhere else: ${howToGoOn(spec)}`);
   }
 }
 
@@ -181,7 +181,10 @@ function sayHowToGetBack(
   stores: readonly string[],
   leaseMs: number,
 ): void {
-  const target = (image: string) => image.replace(/=.*/s, /=guest:/.test(image) ? '=guest:SOCKET' : '=file:PATH');
+  const target = (image: string) => {
+    const [, guest] = /=(guest|qemu):/.exec(image) ?? [];
+    return image.replace(/=.*/s, guest ? `=${guest}:SOCKET` : '=file:PATH');
+  };
   const targets = images.map(target).join(' ');
   output.say('');
   output.say(

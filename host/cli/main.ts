@@ -124,12 +124,13 @@ command(
   ],
   `abdm eject vm1=process:4711 --to 10.0.0.9:7000 --key cluster.key --replicas 2
 abdm eject vm1=file:/images/vm1 vm2=file:/images/vm2 --to 10.0.0.9:7000 --intermediates 10.0.0.1:7000,10.0.0.2:7000 --key cluster.key
+abdm eject web=qemu:/run/web.qmp --to 10.0.0.9:7000 --mode post-copy --key cluster.key
 abdm eject vm1=guest:/run/vm1.sock vm2=guest:/run/vm2.sock --to 10.0.0.9:7000 --key cluster.key --max-downtime 50ms --priority vm1=3
 abdm eject vm1=file:/images/vm1 --park --lease 2d --vm-key /safe/vm1.vmkey --replicas 2 --key cluster.key`,
 )
   .argument(
     '<name=image...>',
-    'what to move: NAME=file:PATH, NAME=process:PID (stopped meanwhile, continued afterwards), or NAME=guest:SOCKET (runs meanwhile)',
+    'what to move: NAME=file:PATH, NAME=process:PID (stopped meanwhile, continued afterwards), or a guest, which runs meanwhile: NAME=qemu:QMP_SOCKET, NAME=guest:SOCKET',
   )
   .action(run(eject));
 
@@ -147,9 +148,13 @@ command(
     json(),
   ],
   `abdm merge vm1=file:/images/vm1 --listen 10.0.0.9:7000 --key cluster.key
+abdm merge web=qemu:/run/web-dst.qmp --listen 10.0.0.9:7000 --key cluster.key
 abdm merge vm1=file:/images/vm1 --parked --vm-key vm1.vmkey --key cluster.key`,
 )
-  .argument('<name=image...>', 'where they go, by the names that the source gives them: NAME=file:PATH')
+  .argument(
+    '<name=image...>',
+    'where they go, by the names that the source gives them: NAME=file:PATH, NAME=qemu:QMP_SOCKET of one that waits with -incoming defer, NAME=guest:SOCKET',
+  )
   .action(run(merge));
 
 command(

@@ -3,7 +3,7 @@
 import { AbdmError } from '../../bindings/errors.js';
 import { Destination } from '../destination/destination.js';
 import type { ImageTarget } from '../destination/images.js';
-import { type ImageSpec, sinkOpener } from '../image/parse.js';
+import { type ImageSpec, isGuestSpec, sinkOpener } from '../image/parse.js';
 import type { Summary } from '../summary.js';
 import { openControl } from './control.js';
 import { EXIT, exitCodeOf, onSignal } from './exit.js';
@@ -70,9 +70,6 @@ export async function merge(output: Output, images: string[], flags: MergeFlags)
   }
 }
 
-/** Images beside which it is noted how to go on. */
-const KEEPING: ReadonlySet<string> = new Set(['file', 'guest']);
-
 /** What no single option can check. @throws {AbdmError} USAGE. */
 function checkFlags({ listen, parked, vmKey }: MergeFlags): void {
   const wrong = (text: string) => new AbdmError('USAGE', text);
@@ -84,13 +81,13 @@ function target(spec: ImageSpec): ImageTarget {
   return {
     name: spec.name,
     open: sinkOpener(spec),
-    ...(KEEPING.has(spec.scheme) && { statePath: `${spec.place}.abdm` }),
+    statePath: `${spec.place}.abdm`,
   };
 }
 
 function howToGoOn({ vms }: Summary, specs: readonly ImageSpec[]): string {
-  const guests = specs.filter(({ name, scheme }) => {
-    return scheme === 'guest' && vms.some((vm) => vm.name === name && vm.outcome === 'paused-recoverable');
+  const guests = specs.filter((spec) => {
+    return isGuestSpec(spec) && vms.some(({ name, outcome }) => name === spec.name && outcome === 'paused-recoverable');
   });
   const again = 'start the same command again: it goes on from here';
   if (guests.length === 0) return again;

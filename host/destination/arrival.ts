@@ -1,6 +1,6 @@
 // One VM's guest as it arrives: takes its execution state, and begins it when it may run. Whether it may is Taking's to say (ownership/taking.ts):
 //
-//   STATE            taken: LOADED is said. Before `run` a later one replaces it
+//   STATE            taken: LOADED is said. Before `run` a later one replaces it, unless the guest takes but one
 //   grant            RUN has come, or the nodes have everything: from now on it is ours, and never the source's again, unless we say that it will not run
 //   run              when it is loaded and granted; in mode stop only when every page is in place as well
 //
@@ -21,6 +21,8 @@ export interface ArrivalOptions {
   readonly waitsForAll: boolean;
   /** Makes sure that nobody else may run it; false: it cannot be made sure, and is not run. */
   permit(): Promise<boolean>;
+  /** Before it takes its state, or is begun, whichever comes first that may wait for pages. */
+  onStart(): void;
   /** Before it is begun: whoever comes after us must know. */
   onBegin(): void;
   /** It has not run after all, and never will. */
@@ -96,6 +98,7 @@ export class Arrival {
   async load(state: Uint8Array): Promise<boolean> {
     await this.#next(async () => {
       if (!this.#isOpen) return;
+      if (this.sink.loadsOnce) this.#options.onStart();
       await this.sink.load(state);
       if (this.#isOpen) this.taking.loaded();
       this.#begin();
@@ -152,9 +155,10 @@ export class Arrival {
 
   #begin(): void {
     void this.#next(async () => {
-      const { sink, permit, onBegin, onNotBegun, onRunning } = this.#options;
+      const { sink, permit, onStart, onBegin, onNotBegun, onRunning } = this.#options;
       if (!this.#isTurn || !(await permit()) || !this.#isTurn) return;
       onBegin();
+      onStart();
       this.taking.run();
       try {
         await sink.run();

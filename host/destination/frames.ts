@@ -36,6 +36,8 @@ export interface LaneOptions {
   spareSlots: number;
   /** Nothing is merged yet. */
   isHeld(): boolean;
+  /** What is merged waits to be written. */
+  isBusy(): boolean;
 }
 
 export class FrameLane implements ChannelHandler {
@@ -94,10 +96,11 @@ export class FrameLane implements ChannelHandler {
   }
 
   get #waitMs(): number {
-    const { merger, limit, isUrgent, spareSlots, isHeld } = this.#options;
+    const { merger, limit, isUrgent, spareSlots, isHeld, isBusy } = this.#options;
     if (isHeld()) return HELD_MS;
     if (merger.freeSlots <= spareSlots) return 1;
     if (isUrgent) return 0;
+    if (isBusy()) return 1;
     return this.#held < MAX_HELD ? limit.waitMs : 1;
   }
 

@@ -47,10 +47,8 @@ export class Guests {
         isLost: fate === 'running' && guest !== sink.guestId,
         waitsForAll: mode === 'stop',
         permit,
-        onBegin: () => {
-          notes.changeVm(vm, { fate: 'running' });
-          this.#start(vm, sink);
-        },
+        onStart: () => this.#start(vm, sink),
+        onBegin: () => notes.changeVm(vm, { fate: 'running' }),
         onNotBegun: () => {
           if (notes.state!.notes[vm]!.fate === 'running') notes.changeVm(vm, { fate: 'open' });
         },
@@ -145,6 +143,8 @@ export class Guests {
         return null;
       });
       if (state) {
+        // One that takes it once is as if it ran from then on.
+        if (arrival.sink.loadsOnce) await session.allTold();
         if (!(await arrival.load(state))) return;
         await session.allTold();
         void arrival.grant();

@@ -1,10 +1,15 @@
 // The images that a migration is merged into: opened when the source has said how large they are, visible under their names only when whole. One of them
 // may fail alone, when it is opened too: nothing is written to it any more then, nor read from it, and the others go on.
 
+import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Merger, PageSink } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
-import { type GuestSink, type ImageSink, imageError, isGuestSink } from '../image/image.js';
+import { type GuestSink, type ImageShape, type ImageSink, imageError, isGuestSink } from '../image/image.js';
+import { RecentPages } from './recent.js';
+
+/** Of images that cannot be read back, so much is kept for duplicates: 128 MiB. */
+const RECENT_PAGES = 32_768;
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
@@ -12,15 +17,19 @@ export interface ImageTarget {
   /** Where a destination notes what it needs to go on after it died; no file: it cannot. */
   readonly statePath?: string;
   /** Begins the image, once its size is known. */
-  open(bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
+  open(shape: ImageShape, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 export class Images implements PageSink {
   /** Called when one cannot be written or read; `fail` it then. It may be called again before that is done. */
   onError: (vm: number, error: AbdmError) => void = () => {};
+  /** Called when none of them is busy any more. */
+  onFree: () => void = () => {};
   /** Those that could not be opened, and why: to be failed by whoever has told others of it. */
   readonly unopened = new Map<number, AbdmError>();
   readonly #sinks: ImageSink[] = [];
+  /** Null: all of them can be read back. */
+  #recent: RecentPages | null = null;
   readonly #failed = new Set<number>();
   readonly #left: LeftOver | undefined;
 
@@ -33,7 +42,7 @@ export class Images implements PageSink {
    * @throws {AbdmError} USAGE if they are not the same, IMAGE if none of them can be opened.
    */
   static async open(
-    announced: readonly { name: string; bytes: number }[],
+    announced: readonly (ImageShape & { name: string })[],
     targets: readonly ImageTarget[],
     left?: LeftOver,
   ): Promise<Images> {
@@ -44,9 +53,14 @@ export class Images implements PageSink {
       throw new AbdmError('USAGE', `${text}: both must name the same images`);
     }
     const images = new Images(left);
-    for (const [vm, { name, bytes }] of announced.entries()) {
+    for (const [vm, shape] of announced.entries()) {
       try {
-        images.#sinks.push(await byName.get(name)!.open(bytes, left));
+        const sink = await byName.get(shape.name)!.open(shape, left);
+        sink.onFree = () => {
+          if (!images.areBusy) images.onFree();
+        };
+        images.#sinks.push(sink);
+        if (sink.isWriteOnly) images.#recent ??= new RecentPages(RECENT_PAGES);
       } catch (error) {
         images.#sinks.push(NOWHERE);
         images.unopened.set(vm, asAbdmError(error));
@@ -73,6 +87,11 @@ export class Images implements PageSink {
     return this.#sinks.some(isGuestSink);
   }
 
+  /** One of them has much to write still. */
+  get areBusy(): boolean {
+    return this.#sinks.some(({ isBusy }, vm) => isBusy && !this.#failed.has(vm));
+  }
+
   /** This one is not written to, read or committed any more. */
   fail(vm: number): void {
     this.#failed.add(vm);
@@ -95,7 +114,9 @@ export class Images implements PageSink {
   }
 
   write(vm: number, pfn: number, memory: Uint8Array, offset: number, bytes: number): void {
-    this.#try(vm, (sink) => sink.write(pfn, memory, offset, bytes));
+    const isWritten = this.#try(vm, (sink) => sink.write(pfn, memory, offset, bytes));
+    if (!isWritten || !this.sink(vm).isWriteOnly) return;
+    for (let at = 0; at < bytes; at += PAGE_BYTES) this.#recent!.put(vm, pfn + at / PAGE_BYTES, memory, offset + at);
   }
 
   zero(vm: number, pfn: number, pages: number): void {
@@ -103,6 +124,7 @@ export class Images implements PageSink {
   }
 
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean {
+    if (this.sink(vm).isWriteOnly) return this.#recent!.get(vm, pfn, memory, offset);
     return this.#try(vm, (sink) => sink.read(pfn, memory, offset));
   }
 

@@ -33,7 +33,7 @@ export function resumed(target: ImageTarget, { vms, notes, frames }: State, left
   // A guest that has not run has nothing that is worth keeping, as long as there is somebody to send it again.
   const isAnew = note?.guest != null && frames === null;
   const how = note?.fate === 'running' ? 'keep' : isAnew ? 'replace' : left;
-  return { ...target, open: (bytes) => target.open(bytes, how) };
+  return { ...target, open: (shape) => target.open(shape, how) };
 }
 
 /** What is to be noted now. @throws {AbdmError} IMAGE if a guest has run something else. */

@@ -104,6 +104,7 @@ export class Session {
     this.#options = options;
     this.#silence = new Silence(options.stuckMs);
     this.#images = images;
+    images.onFree = () => this.#guard(() => this.#gatherer.pump());
     this.merger = merger;
     const hasFailed = (vm: number) => images.hasFailed(vm);
     this.holders = new Holders({
@@ -121,7 +122,7 @@ export class Session {
       isWanted: (frame) => this.#known.isWanted(frame),
       onOrphan: (frame, why) => this.#known.orphan(frame, why),
       spareSlots: () => {
-        if (this.#progress.isHeld) return Number.POSITIVE_INFINITY;
+        if (this.#progress.isHeld || images.areBusy) return Number.POSITIVE_INFINITY;
         return urgentSlots + (this.#lanes > 0 ? LANE_SLOTS : left === 'keep' ? 1 : 0);
       },
       onError: (error) => this.#end({ how: 'failed', error }),
@@ -291,7 +292,14 @@ export class Session {
     const spareSlots = isUrgent || !this.#images.haveGuests ? 0 : URGENT_SLOTS;
     this.#lanes++;
     return new FrameLane(
-      { merger, limit: this.#options.limit, isUrgent, spareSlots, isHeld: () => this.#progress.isHeld },
+      {
+        merger,
+        limit: this.#options.limit,
+        isUrgent,
+        spareSlots,
+        isHeld: () => this.#progress.isHeld,
+        isBusy: () => this.#images.areBusy,
+      },
       {
         onFilled: () => this.#window.filled(),
         onFrame: (id, slot, bytes) => this.#onDirectFrame(id, slot, bytes),
@@ -331,8 +339,8 @@ export class Session {
   }
 
   /**
-   * The guest of this VM runs from now on. All that is not in place it waits for, and what is in place is its own. Call it before the guest runs, when it is known of
-   * every page in which frame its last version comes.
+   * The guest of this VM runs from now on, or is about to take its execution state, if it does so once only. All that is not in place it waits for, and what is in
+   * place is its own. Call it before that, when it is known of every page in which frame its last version comes.
    */
   start(vm: number): void {
     const { started } = this.#progress;

@@ -6,12 +6,12 @@ import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { GuestClient } from '../guest/client.js';
 import { type JsonObject, need } from '../wire/json.js';
-import { checkRange, type GuestSource, imageError, layOut, type Region, reasonOf } from './image.js';
+import { checkRange, imageError, layOut, type Region, reasonOf, type TrackedGuest } from './image.js';
 
 const MAX_READ_BYTES = 1 << 30;
 
 /** Opens the memory of the guest at `socket`, which runs on. @throws {AbdmError} IMAGE. */
-export async function openGuest(socket: string): Promise<GuestSource> {
+export async function openGuest(socket: string): Promise<TrackedGuest> {
   const client = await GuestClient.open(socket);
   try {
     const { answer } = await client.request({ ask: 'source' });
@@ -38,7 +38,7 @@ export function openFile(description: string, answer: JsonObject, name: string, 
   }
 }
 
-class RunningGuest implements GuestSource {
+class RunningGuest implements TrackedGuest {
   readonly description: string;
   readonly guestId: string;
   readonly regions: readonly Region[];

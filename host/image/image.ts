@@ -22,6 +22,8 @@ export interface ImageSource {
   readonly regions: readonly Region[];
   readonly pages: number;
   readonly bytes: number;
+  /** What whoever takes it in has to know before the first page, besides the regions: for its own kind of image, in its own words. At most 4096 characters. */
+  readonly setup?: string;
   /**
    * Reads `pages` pages from `pfn` on into `memory` at `offset`; the tail of an image's last page is filled with zeros.
    * @throws AbdmError IMAGE if they cannot be read, OUT_OF_RANGE if they are none of the image's.
@@ -34,15 +36,13 @@ export interface ImageSource {
 }
 
 /** An image that is the memory of a guest, which runs and writes to it until `stop`. Every failure is an AbdmError IMAGE. */
-export interface GuestSource extends ImageSource {
+export type GuestSource = TrackedGuest | SendingGuest;
+
+/** What every guest has. */
+export interface RunningGuest extends ImageSource {
   /** Which guest this is: made anew whenever one is started. */
   readonly guestId: string;
-  /**
-   * Pages that were written to since the last call, or since it was opened: adds them to `bitmap` (bit i is bit i & 7 of byte i >> 3), and the guest
-   * begins to count anew. A page that is read after this holds all that was written before.
-   */
-  dirty(bitmap: Uint8Array): Promise<void>;
-  /** It stands still when this resolves: to its execution state. The memory does not change any more. */
+  /** It stands still when this resolves: to its execution state. What can be read of its memory does not change any more. */
   stop(): Promise<Uint8Array>;
   /** It goes on here. Never called once it may run elsewhere. */
   resume(): Promise<void>;
@@ -50,14 +50,67 @@ export interface GuestSource extends ImageSource {
   release(): Promise<void>;
 }
 
+/** A guest whose memory can be read at any time, and which says what it has written to. */
+export interface TrackedGuest extends RunningGuest {
+  /**
+   * Pages that were written to since the last call, or since it was opened: adds them to `bitmap` (bit i is bit i & 7 of byte i >> 3), and the guest
+   * begins to count anew. A page that is read after this holds all that was written before.
+   */
+  dirty(bitmap: Uint8Array): Promise<void>;
+}
+
+/**
+ * A guest that sends its memory itself, in an order of its own: a page can be read once it has come, and has changed when it comes again. While the guest
+ * runs, that goes on in rounds. After `stop`, every page comes that is awaited still, once.
+ */
+export interface SendingGuest extends RunningGuest {
+  /** Who is told of what comes: from now on, and at once of what has come already. Set before `begin` and `stop`. */
+  listen(listener: PageListener): void;
+  /** Begins with the first round, while the guest runs. Without it nothing has to come before `stop`. */
+  begin(): Promise<void>;
+  /** Whoever reads is behind: nothing more need come for now, unless it was stopped. */
+  hold(isHeld: boolean): void;
+  /** Somebody waits for this page, which is awaited: it should come next. After `stop`. */
+  want(pfn: number): void;
+}
+
+/** What a guest says that sends its memory itself. */
+export interface PageListener {
+  /** This page can be read; if it was before, it has changed. */
+  onPage(pfn: number): void;
+  /** What came of these pages does not count any more: they come once more. Not after `stop`. */
+  onAwaited(pfn: number, pages: number): void;
+  /** A round is over: so many pages are to come in the next one. 0: there is none, and it stands still by itself; `stop` resolves at once then. */
+  onRound(dirtyPages: number): void;
+  /** Called once, if it is gone before all of it has come. */
+  onGone(error: Error): void;
+}
+
+/** Whether a guest sends its memory itself. */
+export function isSending(guest: GuestSource): guest is SendingGuest {
+  return 'listen' in guest;
+}
+
 /** Whether an image is that of a guest. */
 export function isGuestSource(image: ImageSource): image is GuestSource {
   return 'guestId' in image;
 }
 
+/** What is known of an image before it comes: see ImageSource. */
+export interface ImageShape {
+  readonly bytes: number;
+  readonly regions: readonly Pick<Region, 'name' | 'address' | 'bytes'>[];
+  readonly setup?: string;
+}
+
 /** All regions in the order of their page numbers, without gaps. Every failure is an AbdmError IMAGE. */
 export interface ImageSink {
   readonly description: string;
+  /** What was written cannot be read back: `read` is never called. */
+  readonly isWriteOnly?: true;
+  /** Has much to write still: nothing more should come for now but what somebody waits for. `onFree` is called when that is over. */
+  readonly isBusy?: boolean;
+  onFree?: () => void;
   /** Writes `bytes` (at most 4096 a page) at page `pfn`. */
   write(pfn: number, memory: Uint8Array, offset: number, bytes: number): void;
   /** Makes `pages` pages zero. Pages that were never written are, and cost nothing. */
@@ -83,13 +136,18 @@ export interface GuestSink extends ImageSink {
   readonly hasRun: boolean;
   /** Pages that are there, as a bitmap: what an earlier destination had written, and since then always what there is. */
   readonly present: Uint8Array;
-  /** Called with each page that it waits for, once; set it before `run`. */
+  /**
+   * It takes one execution state, once, and may wait for pages to do so. From then on it is as if it ran: what was not written, or forgotten, it waits for, and no
+   * page is written twice.
+   */
+  readonly loadsOnce?: true;
+  /** Called with each page that it waits for, once; set it before `run`, or `load` where that may wait. */
   onFault: (pfn: number) => void;
   /** Called once if the guest is gone; while it is set, if it is gone already. */
   onGone: (error: Error) => void;
   /** These pages are not there any more: a later version of them will come. Not after `run`. */
   forget(pfn: number, pages: number): void;
-  /** Takes the execution state: it could run now. May be called again, before `run`. */
+  /** Takes the execution state: it could run now. May be called again, before `run`, unless it `loadsOnce`. */
   load(state: Uint8Array): Promise<void>;
   /** It runs. */
   run(): Promise<void>;

@@ -4,13 +4,15 @@ import { FileSource } from './file.js';
 import { FileSink, type LeftOver } from './filesink.js';
 import { openGuest } from './guest.js';
 import { openWaitingGuest } from './guestsink.js';
-import type { ImageSink, ImageSource } from './image.js';
+import type { ImageShape, ImageSink, ImageSource } from './image.js';
 import { openProcess } from './process.js';
+import { openIncomingQemu } from './qemu/sink.js';
+import { openQemu } from './qemu/source.js';
 
 /** NAME=SCHEME:PLACE in its parts. */
 export interface ImageSpec {
   readonly name: string;
-  /** `file`, `process`, `guest`. */
+  /** `file`, `process`, `guest`, `qemu`. */
   readonly scheme: string;
   /** What stands behind the colon: a path, a pid, a socket. */
   readonly place: string;
@@ -19,27 +21,41 @@ export interface ImageSpec {
 interface Scheme {
   /** For messages. */
   readonly form: string;
+  /** It runs, and goes on elsewhere. */
+  readonly isGuest?: true;
+  /** How somebody lets go on what stays stopped: a command. */
+  goOn?(place: string): string;
   /** Says what is wrong with a place, if anything is. */
   check?(place: string): string | undefined;
   openSource?(place: string): ImageSource | Promise<ImageSource>;
-  openSink?(place: string, bytes: number, left?: LeftOver): ImageSink | Promise<ImageSink>;
+  openSink?(place: string, shape: ImageShape, left?: LeftOver): ImageSink | Promise<ImageSink>;
 }
 
 const SCHEMES: Readonly<Record<string, Scheme>> = {
   file: {
     form: 'file:PATH',
     openSource: (path) => new FileSource(path),
-    openSink: (path, bytes, left) => new FileSink(path, bytes, left),
+    openSink: (path, { bytes }, left) => new FileSink(path, bytes, left),
   },
   process: {
     form: 'process:PID',
     check: (pid) => (/^[1-9]\d{0,9}$/.test(pid) ? undefined : `"${pid}" is not the number of a process`),
+    goOn: (pid) => `kill -CONT ${pid}`,
     openSource: (pid) => openProcess(Number(pid)),
   },
   guest: {
     form: 'guest:SOCKET',
+    isGuest: true,
+    goOn: (socket) => `abdm guest --socket ${socket} --ask resume`,
     openSource: openGuest,
-    openSink: openWaitingGuest,
+    openSink: (socket, { bytes }, left) => openWaitingGuest(socket, bytes, left),
+  },
+  qemu: {
+    form: 'qemu:QMP_SOCKET',
+    isGuest: true,
+    goOn: (socket) => `echo '{"execute":"qmp_capabilities"}{"execute":"cont"}' | socat -t1 - UNIX-CONNECT:${socket}`,
+    openSource: openQemu,
+    openSink: openIncomingQemu,
   },
 };
 
@@ -65,6 +81,16 @@ export function parseImage(text: string): ImageSpec {
   return { name: name!, scheme, place };
 }
 
+/** Whether it is of a kind that runs, and goes on elsewhere. */
+export function isGuestSpec({ scheme }: ImageSpec): boolean {
+  return SCHEMES[scheme]?.isGuest ?? false;
+}
+
+/** The command that lets it go on, where it stays stopped; null: it never is. */
+export function howToGoOn({ scheme, place }: ImageSpec): string | null {
+  return SCHEMES[scheme]?.goOn?.(place) ?? null;
+}
+
 /** Opens what `spec` names for reading; a process is stopped by this, and a guest runs on. @throws AbdmError IMAGE, USAGE. */
 export async function openSource(spec: ImageSpec): Promise<ImageSource> {
   const open = SCHEMES[spec.scheme]?.openSource;
@@ -73,13 +99,13 @@ export async function openSource(spec: ImageSpec): Promise<ImageSource> {
 }
 
 /**
- * How to begin an image where `spec` says, once it is known how many bytes it has; that throws IMAGE.
+ * How to begin an image where `spec` says, once it is known how large it is; that throws IMAGE.
  * @throws AbdmError USAGE if it is of a kind that cannot be written to.
  */
-export function sinkOpener(spec: ImageSpec): (bytes: number, left?: LeftOver) => ImageSink | Promise<ImageSink> {
+export function sinkOpener(spec: ImageSpec): (shape: ImageShape, left?: LeftOver) => ImageSink | Promise<ImageSink> {
   const open = SCHEMES[spec.scheme]?.openSink;
   if (!open) throw cannot(spec, 'be written to', 'openSink');
-  return (bytes, left) => open(spec.place, bytes, left);
+  return (shape, left) => open(spec.place, shape, left);
 }
 
 function cannot({ name, scheme, place }: ImageSpec, what: string, ability: 'openSource' | 'openSink'): AbdmError {

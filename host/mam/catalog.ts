@@ -4,7 +4,7 @@
 // Manifest, part i of n, in the block MANIFEST_ID + i:
 //
 //    0  u32 parts n
-//    4  a piece of the UTF-8 of { protocol, migration, sealed, replicas, vms: [ { name, bytes, pages, regions } ] }
+//    4  a piece of the UTF-8 of { protocol, migration, sealed, replicas, vms: [ { name, bytes, pages, regions, setup? } ] }
 //
 // Records, in the blocks RECORDS_ID, RECORDS_ID + 1, ...; each block stands for itself:
 //
@@ -44,6 +44,7 @@ const PART_BYTES = 256_000;
 /** An execution state is at most so long. */
 export const MAX_STATE_BYTES = 64 * 1024 * 1024;
 const MAX_REGIONS = 65_536;
+const MAX_SETUP_LENGTH = 4096;
 /** What stands before a frame's payload, at most: header, page table, content ids, references, tag. */
 const MAX_META_BYTES = 40 + FRAME_PAGES * (8 + 16 + 8) + 16;
 const NODE_ID_BYTES = 16;
@@ -54,6 +55,8 @@ export interface VmShape {
   bytes: number;
   pages: number;
   regions: { name: string; address: number; bytes: number }[];
+  /** What a place for it has to know besides: see ImageSource. */
+  setup?: string;
   /** It is a guest: its execution state leaves too, and it runs elsewhere. */
   guest?: true;
 }
@@ -171,7 +174,10 @@ function readVm(item: unknown, what: string): VmShape {
     };
   });
   const isGuest = Object.hasOwn(vm, 'guest') && need.boolean(vm, 'guest', what);
-  return { name: need.string(vm, 'name', what, 64), bytes, pages, regions, ...(isGuest && { guest: true }) };
+  const shape: VmShape = { name: need.string(vm, 'name', what, 64), bytes, pages, regions };
+  if (isGuest) shape.guest = true;
+  if (Object.hasOwn(vm, 'setup')) shape.setup = need.string(vm, 'setup', what, MAX_SETUP_LENGTH);
+  return shape;
 }
 
 /** What a frame's record says, for the writer. */

@@ -39,6 +39,7 @@ export interface AnnouncedImage {
   bytes: number;
   pages: number;
   regions: Pick<Region, 'name' | 'address' | 'bytes'>[];
+  setup?: string;
   /** It is to run there. */
   guest?: true;
 }
@@ -67,7 +68,7 @@ export interface Handover {
   /** Its frames that nobody has yet. */
   readonly coming: Iterable<Kept>;
   /** Pages that come only in frames from `floor` on. */
-  readonly todo: Todo;
+  readonly unsent: Todo;
   readonly floor: number;
   /** Null: it was given away already. */
   readonly state: Uint8Array | null;
@@ -193,10 +194,10 @@ export class SourceControl {
   }
 
   /** Tells everything that a guest needs to run there: when it has taken it, it is LOADED. */
-  handOver({ vm, coming, todo, floor, state }: Handover): void {
+  handOver({ vm, coming, unsent, floor, state }: Handover): void {
     for (const frame of coming) this.#add(frame, [], 'coming');
     this.#flush();
-    for (const body of discardBodies(vm, todo.pages, todo.bitmap, floor)) {
+    for (const body of discardBodies(vm, unsent.pages, unsent.bitmap, floor)) {
       this.#channel.send(MessageType.DISCARD, 0, body);
     }
     if (state) for (const body of stateBodies(vm, state)) this.#channel.send(MessageType.STATE, 0, body);

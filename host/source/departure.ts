@@ -13,18 +13,19 @@
 // nodes can hand it on without a link: they have its execution state where they have all its pages.
 
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
-import { type GuestSource, type ImageSource, isGuestSource } from '../image/image.js';
+import { type GuestSource, type ImageSource, isGuestSource, isSending, type TrackedGuest } from '../image/image.js';
 import { MAX_STATE_BYTES } from '../mam/catalog.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Giving } from '../ownership/giving.js';
-import { type Mode, type Notice, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
+import { type Mode, reasonOf, type VmStatus, type VmSummary } from '../summary.js';
 import { Changes } from './changes.js';
 import type { Gang } from './gang.js';
 import { Handing } from './handing.js';
 import { Outgoing } from './outgoing.js';
-import { type RoundLimits, Rounds, type Verdict } from './rounds.js';
+import { PreCopy, type PreCopyOptions } from './precopy.js';
+import type { RoundLimits } from './rounds.js';
 import type { Contender } from './schedule.js';
-import { Todo } from './todo.js';
+import type { Todo } from './todo.js';
 
 export interface DepartureOptions {
   readonly vm: number;
@@ -53,11 +54,10 @@ export class Departure implements Contender {
   readonly summary: VmSummary;
   /** Why this VM is over. */
   error: AbdmError | null = null;
-  /** Rounds begun, of a guest that runs here. */
-  round = 0;
   readonly #name: string;
   readonly #mode: Mode;
-  readonly #limits: RoundLimits;
+  /** Null: nothing is sent while it runs. */
+  readonly #preCopy: PreCopy | null;
   readonly #gang: Gang;
   readonly #changes = new Changes();
   #stopping: Promise<void> | null = null;
@@ -93,8 +93,17 @@ export class Departure implements Contender {
     });
     this.#name = name;
     this.#mode = this.guest ? mode : 'stop';
-    this.#limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
     this.#gang = gang;
+    const limits = { rounds: rounds ?? (mode === 'hybrid' ? HYBRID_ROUNDS : PRE_COPY_ROUNDS), maxDowntimeMs };
+    this.#preCopy = this.#mode === 'stop' || this.#mode === 'post-copy' ? null : this.#rounds(this.#mode, limits);
+    if (this.guest && isSending(this.guest)) {
+      this.guest.listen({
+        onPage: (pfn) => this.outgoing.came(pfn),
+        onAwaited: (pfn, pages) => this.outgoing.awaits(pfn, pages),
+        onRound: (dirtyPages) => this.#preCopy?.itsRoundIsOver(dirtyPages),
+        onGone: (cause) => this.fail(asAbdmError(cause)),
+      });
+    }
     this.summary = {
       name,
       imageBytes: image.bytes,
@@ -140,8 +149,8 @@ export class Departure implements Contender {
       if (this.guest === null) {
         this.outgoing.sendAll();
         if (this.image.pages === 0) this.summary.exitTimeMs = this.#gang.elapsedMs();
-        await this.#until(() => this.outgoing.todo.count === 0);
-      } else if ((await this.#rounds(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
+        await this.#until(() => this.outgoing.unsentPages === 0);
+      } else if ((await this.#sendRunning(this.guest)) === 'whole') await this.#leaveWhole(this.guest);
       else await this.#leaveEarly(this.guest);
     } catch (error) {
       // If all of it is over, this VM is not over alone.
@@ -153,7 +162,7 @@ export class Departure implements Contender {
     const { name, mode } = this.summary;
     // It goes on only when it says so.
     const state = this.#comingBack ? 'stopped' : this.giving.state;
-    return { name, mode, state, round: this.round, dirtyPages: this.outgoing.todo.count };
+    return { name, mode, state, round: this.#preCopy?.round ?? 0, dirtyPages: this.outgoing.unsentPages };
   }
 
   /** A frame is where it should be. */
@@ -229,71 +238,32 @@ export class Departure implements Contender {
     if (this.guest && this.summary.outcome === 'completed') await this.guest.release().catch(() => {});
   }
 
+  #rounds(mode: PreCopyOptions['mode'], limits: RoundLimits): PreCopy {
+    return new PreCopy({
+      mode,
+      limits,
+      outgoing: this.outgoing,
+      gang: this.#gang,
+      askDirty: (guest, todo) => this.#askDirty(guest, todo),
+      until: (isTrue) => this.#until(isTrue),
+      notice: (code, text) => this.#gang.notice({ vm: this.#name, code, message: `${this.#name}: ${text}` }),
+      onItsRound: () => {
+        this.summary.dirtySyncCount++;
+        this.wake();
+      },
+    });
+  }
+
   /** Sends what has to be sent while it runs here. Whether all of it is to be elsewhere before it runs there. */
-  async #rounds(guest: GuestSource): Promise<'whole' | 'early'> {
-    if (this.#mode === 'stop' || this.#mode === 'post-copy') {
-      this.summary.mode = this.#mode;
+  async #sendRunning(guest: GuestSource): Promise<'whole' | 'early'> {
+    if (this.#preCopy === null) {
+      this.summary.mode = this.#mode === 'stop' ? 'stop' : 'post-copy';
       this.outgoing.hold();
       this.outgoing.sendAll();
       return this.#mode === 'stop' ? 'whole' : 'early';
     }
-    const { pages } = this.outgoing.todo;
-    // What was written before its page is read for the first time comes with it.
-    await this.#askDirty(guest, new Todo(pages));
-    const rounds = new Rounds(pages, this.#limits);
-    this.outgoing.sendAll();
-    if (this.#mode === 'hybrid') {
-      this.summary.mode = 'hybrid';
-      while (rounds.done < this.#limits.rounds) await this.#round(guest, rounds);
-      return 'early';
-    }
-    let warned = false;
-    for (let verdict: Verdict = 'again'; verdict === 'again'; ) {
-      verdict = await this.#round(guest, rounds);
-      if (verdict === 'fits' || (verdict === 'again' && rounds.converges)) continue;
-      if (!warned) this.#notice('NOT_CONVERGING', this.#describe(rounds));
-      warned = true;
-      if (this.#mode !== 'auto' || !this.#gang.link) continue;
-      this.#notice('SWITCHING', 'goes on as post-copy: it runs at the destination, and its pages follow');
-      this.summary.mode = 'hybrid';
-      return 'early';
-    }
-    this.summary.mode = 'pre-copy';
-    return 'whole';
-  }
-
-  /** Sends what there is to send, and asks what was written to meanwhile. */
-  async #round(guest: GuestSource, rounds: Rounds): Promise<Verdict> {
-    const { outgoing } = this;
-    const { maxDowntimeMs } = this.#limits;
-    const { pace, scatter } = this.#gang;
-    const msFor = (frames: Iterable<Kept>) => {
-      let bytes = 0;
-      for (const frame of frames) bytes += frame.bytes;
-      return pace.msFor(bytes);
-    };
-    const restMs = () => pace.msFor(outgoing.bytesOf(outgoing.todo.count));
-    this.round++;
-    outgoing.beginRound();
-    await this.#until(() => outgoing.todo.count === 0 && msFor(outgoing.coming()) <= maxDowntimeMs / 2);
-    await this.#askDirty(guest);
-    // The rest would fit, were it not for what is on its way, of others perhaps: that has to arrive first.
-    if (restMs() <= maxDowntimeMs && restMs() + msFor(scatter.underWay()) > maxDowntimeMs) {
-      outgoing.hold(true);
-      await this.#until(() => msFor(scatter.underWay()) <= maxDowntimeMs / 2);
-      await this.#askDirty(guest);
-    }
-    return rounds.over(outgoing.todo.count, restMs() + msFor(scatter.underWay()));
-  }
-
-  #describe(rounds: Rounds): string {
-    const { maxDowntimeMs } = this.#limits;
-    const dirty = this.outgoing.todo.count;
-    return `after ${rounds.done} rounds ${dirty} pages are dirty: the guest writes faster than they can be sent within ${maxDowntimeMs} ms`;
-  }
-
-  #notice(code: Notice['code'], text: string): void {
-    this.#gang.notice({ vm: this.#name, code, message: `${this.#name}: ${text}` });
+    this.summary.mode = await this.#preCopy.run(guest);
+    return this.summary.mode === 'pre-copy' ? 'whole' : 'early';
   }
 
   /** It stops, and runs elsewhere when all of it is where it should be. */
@@ -305,7 +275,7 @@ export class Departure implements Contender {
     atNodes?.catch(() => {});
     this.outgoing.press();
     this.handing.offer();
-    await this.#until(() => this.outgoing.todo.count === 0);
+    await this.#until(() => this.outgoing.unsentPages === 0);
     scatter.hurry(true);
     await this.#until(() => this.outgoing.isSettled);
     scatter.hurry(false);
@@ -338,7 +308,7 @@ export class Departure implements Contender {
       await this.comeBack();
     }
     this.outgoing.letGo();
-    await this.#until(() => this.outgoing.todo.count === 0);
+    await this.#until(() => this.outgoing.unsentPages === 0);
     await this.#isTaken();
   }
 
@@ -360,7 +330,7 @@ export class Departure implements Contender {
     }
     // Nothing was sent yet, or nothing has to be asked because all is sent anyway.
     const { todo } = this.outgoing;
-    if (todo.count < todo.pages) await this.#askDirty(guest);
+    if (!isSending(guest) && todo.count < todo.pages) await this.#askDirty(guest);
     this.outgoing.standsStill(this.#nextFrame);
   }
 
@@ -385,7 +355,7 @@ export class Departure implements Contender {
   }
 
   /** Adds what was written to since it was asked last. */
-  async #askDirty(guest: GuestSource, todo?: Todo): Promise<number> {
+  async #askDirty(guest: TrackedGuest, todo?: Todo): Promise<number> {
     const pages = await this.outgoing.askDirty(guest, todo);
     this.#check();
     this.summary.dirtySyncCount++;

@@ -49,7 +49,7 @@ export class Handing {
     if (!link?.linked || !outgoing.isStill) return;
     const isNew = this.giving.state === 'stopped';
     const coming = outgoing.coming();
-    link.handOver({ vm, coming, todo: outgoing.todo, floor: nextFrame(), state: isNew ? this.state : null });
+    link.handOver({ vm, coming, unsent: outgoing.unsent, floor: nextFrame(), state: isNew ? this.state : null });
     if (isNew) this.giving.offered();
   }
 

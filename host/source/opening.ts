@@ -39,8 +39,8 @@ export async function open(options: EjectOptions, { onFree, ...events }: Events)
   const live = isLive(options);
   const size = { live, short: isShort(options) };
   const vms = options.vms.map(({ name, image }): AnnouncedImage => {
-    const { bytes, pages, regions } = image;
-    const shape = { name, bytes, pages, regions: regions.map((region) => ({ ...region })) };
+    const { bytes, pages, regions, setup } = image;
+    const shape = { name, bytes, pages, regions: regions.map((region) => ({ ...region })), ...(setup && { setup }) };
     return isGuestSource(image) ? { ...shape, guest: true } : shape;
   });
   const index = direct ? null : await openIndex(options);

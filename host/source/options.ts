@@ -4,7 +4,7 @@ import { KEY_BYTES, MAX_VMS } from '../../bindings/abi.js';
 import type { Compression } from '../../bindings/divider.js';
 import { AbdmError } from '../../bindings/errors.js';
 import { requireInteger } from '../../bindings/options.js';
-import { type ImageSource, isGuestSource } from '../image/image.js';
+import { type ImageSource, isGuestSource, isSending } from '../image/image.js';
 import type { Mode, Notice } from '../summary.js';
 import { storeScheme } from '../wire/address.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
@@ -65,7 +65,18 @@ export function modeOf({ mode, vms }: EjectOptions): Mode {
 export function isLive(options: EjectOptions): boolean {
   const { to, vms } = options;
   if (to === undefined || !vms.some(({ image }) => isGuestSource(image))) return false;
+  // What such a guest is taken in by cannot be read back, whether it runs or not.
+  if (vms.some(({ image }) => isGuestSource(image) && isSending(image))) return true;
   return modeOf(options) !== 'stop' || vms.length > 1;
+}
+
+/**
+ * Frames may go straight to the destination. In mode stop a guest runs there only when all of it is there, long after the exit perhaps; one that sends its memory
+ * itself goes to a guest that keeps nothing if it dies before that, as QEMU does: then all of it is to be at nodes.
+ */
+export function takesStraight(options: EjectOptions): boolean {
+  if (isDirect(options) || modeOf(options) !== 'stop') return true;
+  return !options.vms.some(({ image }) => isGuestSource(image) && isSending(image));
 }
 
 /** Frames are short: a guest may wait for one. */

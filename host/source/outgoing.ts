@@ -1,10 +1,13 @@
 // What of one VM has to be sent, and what became of what was: who divides takes from it, and is told here what can be made again.
+//
+//   awaited  ->  todo  ->  in a frame        a guest that sends its memory itself: until it has, a page is awaited, and cannot be read
+//      ^-----------+-----------'             it comes once more
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
-import type { GuestSource, ImageSource } from '../image/image.js';
+import { type ImageSource, isGuestSource, isSending, type SendingGuest, type TrackedGuest } from '../image/image.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Frame, Scatter } from '../mam/scatter.js';
-import { Todo } from './todo.js';
+import { type Pages, Todo } from './todo.js';
 
 export interface OutgoingOptions {
   readonly vm: number;
@@ -16,9 +19,21 @@ export interface OutgoingOptions {
   onTodo(): void;
 }
 
+/** A guest that sends its memory itself, and runs, is let so far ahead: 8 MiB. What it stopped at then takes as long as sending that does. */
+const MAX_AHEAD_PAGES = 2048;
+const AHEAD_PAGES = MAX_AHEAD_PAGES / 2;
+
 export class Outgoing {
+  /** Pages that have to be sent, and can be read. */
   readonly todo: Todo;
+  /** Pages that have to be sent, and cannot be read yet. */
+  readonly awaited: Todo;
   readonly #options: OutgoingOptions;
+  /** Sends its memory itself; null: it can be read at any time. */
+  readonly #sender: SendingGuest | null;
+  #isSenderHeld = false;
+  /** What is to be done when an awaited page has come. */
+  readonly #wanted = new Map<number, () => void>();
   /** By page: the frame that it is in, or was in last. */
   readonly #newest: Float64Array;
   /** Frames from this id on are of memory that stands still. */
@@ -38,6 +53,14 @@ export class Outgoing {
   constructor(options: OutgoingOptions) {
     this.#options = options;
     this.todo = new Todo(options.image.pages);
+    this.awaited = new Todo(options.image.pages);
+    const { image } = options;
+    this.#sender = isGuestSource(image) && isSending(image) ? image : null;
+    // It may begin to send before it is its turn.
+    if (this.#sender) {
+      this.awaited.addAll();
+      this.#going = 'held';
+    }
     this.#newest = new Float64Array(options.image.pages);
     this.#stillFrom = options.isStill ? 0 : Number.POSITIVE_INFINITY;
   }
@@ -56,9 +79,22 @@ export class Outgoing {
     return this.#going === 'quiet';
   }
 
+  /** How many pages have to be sent. */
+  get unsentPages(): number {
+    return this.todo.count + this.awaited.count;
+  }
+
+  /** All of these. */
+  get unsent(): Todo {
+    const all = new Todo(this.todo.pages);
+    all.addBitmap(this.todo.bitmap);
+    all.addBitmap(this.awaited.bitmap);
+    return all;
+  }
+
   /** Bytes of the image that have been sent, and not been written to since, as far as is known. */
   get doneBytes(): number {
-    return this.#isBegun ? Math.max(0, this.#options.image.bytes - this.todo.count * PAGE_BYTES) : 0;
+    return this.#isBegun ? Math.max(0, this.#options.image.bytes - this.unsentPages * PAGE_BYTES) : 0;
   }
 
   get isStill(): boolean {
@@ -75,7 +111,7 @@ export class Outgoing {
 
   /** Everything was sent, and is where it should be. */
   get isSettled(): boolean {
-    if (this.todo.count > 0) return false;
+    if (this.unsentPages > 0) return false;
     for (const _ of this.coming()) return false;
     return true;
   }
@@ -87,8 +123,42 @@ export class Outgoing {
 
   sendAll(): void {
     this.#isBegun = true;
-    this.todo.addAll();
+    if (!this.#sender) this.todo.addAll();
     this.#options.onTodo();
+  }
+
+  /** A page of a guest that sends its memory itself has come. */
+  came(pfn: number): void {
+    if (this.#isOver) return;
+    this.awaited.delete(pfn);
+    this.todo.add(pfn);
+    if (this.todo.count > MAX_AHEAD_PAGES) this.#holdSender(true);
+    const onCame = this.#wanted.get(pfn);
+    this.#wanted.delete(pfn);
+    onCame?.();
+    this.#options.onTodo();
+  }
+
+  /** Pages come, or come once more: what there was of them does not count. */
+  awaits(pfn: number, pages: number): void {
+    if (this.#isOver) return;
+    for (let page = pfn; page < pfn + pages; page++) {
+      this.todo.delete(page);
+      this.awaited.add(page);
+    }
+  }
+
+  /** Somebody waits for this page, which is awaited; `onCame` is called when it can be read. */
+  want(pfn: number, onCame: () => void): void {
+    if (!this.#wanted.has(pfn)) this.#sender!.want(pfn);
+    this.#wanted.set(pfn, onCame);
+  }
+
+  /** Of these pages, those that can be read; null: none. */
+  readable(base: number, pages: number): Pages | null {
+    const some = new Todo(base + pages);
+    for (let pfn = base; pfn < base + pages; pfn++) if (!this.awaited.has(pfn)) some.add(pfn);
+    return some.takeWithin(base, pages);
   }
 
   /** Nothing is sent for now, as something else goes first; with `quiet` nothing of others either, since what is on its way has to arrive first. */
@@ -121,7 +191,7 @@ export class Outgoing {
   }
 
   /** Adds to `todo` what was written to since the guest was asked last. Returns how many pages that are. */
-  async askDirty(guest: GuestSource, todo = this.todo): Promise<number> {
+  async askDirty(guest: TrackedGuest, todo = this.todo): Promise<number> {
     const bitmap = new Uint8Array(todo.bitmap.byteLength);
     await guest.dirty(bitmap);
     return todo.addBitmap(bitmap);
@@ -155,7 +225,8 @@ export class Outgoing {
       this.#round.pages += pages;
       this.#round.bytes += bytes.byteLength;
     }
-    if (this.todo.count === 0) this.#replaced();
+    if (this.todo.count < AHEAD_PAGES) this.#holdSender(false);
+    if (this.unsentPages === 0) this.#replaced();
   }
 
   /** Nobody has this frame any more, or can read it, and it cannot be made again: pages that are in no later one are sent once more. */
@@ -164,9 +235,9 @@ export class Outgoing {
     this.#void.push(frame);
     for (let i = 0; i < pages && !this.#isOver; i++) {
       const pfn = base + (deltas ? deltas[i]! : i);
-      if (this.#newest[pfn] === id) this.todo.add(pfn);
+      if (this.#newest[pfn] === id && !this.awaited.has(pfn)) this.todo.add(pfn);
     }
-    if (this.todo.count === 0) this.#replaced();
+    if (this.unsentPages === 0) this.#replaced();
     else this.#options.onTodo();
   }
 
@@ -174,6 +245,8 @@ export class Outgoing {
   end(): void {
     this.#isOver = true;
     this.todo.clear();
+    this.awaited.clear();
+    this.#wanted.clear();
     this.letGo();
     this.#replaced();
   }
@@ -181,6 +254,12 @@ export class Outgoing {
   #go(going: 'on' | 'held' | 'quiet' | 'pressing'): void {
     this.#going = going;
     this.#options.onTodo();
+  }
+
+  #holdSender(isHeld: boolean): void {
+    if (isHeld === this.#isSenderHeld) return;
+    this.#isSenderHeld = isHeld;
+    this.#sender?.hold(isHeld);
   }
 
   #replaced(): void {

@@ -1,7 +1,7 @@
 // Pages that the destination asks its source for: those that a guest waits for there, and those that it cannot make of what it has, since what they are
 // duplicates of was overwritten. Each is answered with the extent around it, in a frame that needs no other: what of it was not sent yet, or, if the page was
 // sent already but has not come, all of it once more. What was not sent yet goes on behind it. The question may have crossed the page on its way: what the
-// destination has got meanwhile is not sent again, nor what is about to arrive there.
+// destination has got meanwhile is not sent again, nor what is about to arrive there. A page that the guest itself has not sent yet is asked of it first.
 
 import type { Kept } from '../mam/ledger.js';
 import type { Departure } from './departure.js';
@@ -35,6 +35,10 @@ export class Requests {
   ask(departure: Departure, pfns: readonly number[]): void {
     for (const pfn of pfns) {
       const { outgoing } = departure;
+      if (outgoing.awaited.has(pfn)) {
+        outgoing.want(pfn, () => this.ask(departure, [pfn]));
+        continue;
+      }
       if (!outgoing.todo.has(pfn) && arrives(outgoing.newest(pfn))) continue;
       const base = pfn - (pfn % EXTENT_PAGES);
       const key = `${departure.vm} ${base}`;
@@ -49,12 +53,14 @@ export class Requests {
     for (const [key, { departure, base, pfns }] of this.#waiting) {
       this.#waiting.delete(key);
       if (departure.error) continue;
-      const { todo } = departure.outgoing;
+      const { outgoing } = departure;
+      const { todo } = outgoing;
       const pages = Math.min(EXTENT_PAGES, todo.pages - base);
       const wasSent = pfns.some((pfn) => !todo.has(pfn));
       const unsent = todo.takeWithin(base, pages);
       todo.moveTo(base + pages);
-      return { departure, pages: wasSent ? { base, pages, deltas: undefined } : unsent! };
+      const answer = wasSent ? outgoing.readable(base, pages) : unsent;
+      if (answer) return { departure, pages: answer };
     }
     return null;
   }

@@ -2,7 +2,7 @@
 // the last frame and the index of all of them are where they should be, and every guest runs elsewhere or can be run from the nodes; then the source may
 // go, whether there is a destination or not.
 //
-//   departure.ts     one VM: its rounds, when it stops, when it may run elsewhere
+//   departure.ts     one VM: its rounds (precopy.ts), when it stops, when it may run elsewhere
 //   division.ts      pages become frames: whose turn it is (schedule.ts), what somebody waits for (requests.ts), what was lost
 //   link.ts          what the destination is told, and says
 //
@@ -36,7 +36,7 @@ import { Division } from './division.js';
 import type { Gang } from './gang.js';
 import { DestinationLink } from './link.js';
 import { open } from './opening.js';
-import { checkOptions, type EjectOptions, isDirect, isLive, modeOf } from './options.js';
+import { checkOptions, type EjectOptions, isDirect, isLive, modeOf, takesStraight } from './options.js';
 import { Pace } from './pace.js';
 
 export type { EjectOptions } from './options.js';
@@ -217,7 +217,7 @@ export class Ejection {
           onVmOver: (vm, error) => this.#departures[vm]!.handing.onOver(error),
         },
         onReady: (reports) => {
-          scatter.addDestination(to);
+          if (takesStraight(this.#options)) scatter.addDestination(to);
           for (const departure of this.#departures) {
             if (departure.error) this.#link!.vmOver(departure.vm, departure.error);
             else if (departure.guest) departure.handing.onLinked(reports[departure.vm] ?? null);
@@ -232,9 +232,9 @@ export class Ejection {
           this.#fail(error);
         },
       });
-      await this.#link.connect();
     }
-    if (!this.#direct) await this.#unlessOver(scatter.ready(this.#abort.signal));
+    const ready = this.#direct ? null : this.#unlessOver(scatter.ready(this.#abort.signal));
+    await Promise.all([this.#link?.connect(), ready]);
     if (this.#link) await this.#answered(this.#link.announce(), 'say that it is ready');
 
     this.#phase = 'dividing';

@@ -45,6 +45,13 @@ export class Todo {
     this.#count++;
   }
 
+  /** False if it was not among them. */
+  delete(pfn: number): boolean {
+    if (!this.has(pfn)) return false;
+    this.#clear(pfn);
+    return true;
+  }
+
   /** All pages that are set in `bitmap`, which is as long as ours. Returns how many those are. */
   addBitmap(bitmap: Uint8Array<ArrayBuffer>): number {
     const words = new Uint32Array(bitmap.buffer, bitmap.byteOffset, this.#words.length);

@@ -12,6 +12,7 @@ function arrive(options: Partial<Omit<ArrivalOptions, 'sink'>> = {}, guest = new
     isLost: false,
     waitsForAll: false,
     permit: async () => true,
+    onStart: () => guest.asked.push('started'),
     onBegin: () => guest.asked.push('noted'),
     onNotBegun: () => guest.asked.push('not begun'),
     onRunning: () => guest.asked.push('said'),
@@ -25,6 +26,12 @@ const state = (text: string) => new Uint8Array(Buffer.from(text));
 const soon = () => sleep(20);
 
 describe('a guest', () => {
+  test('that takes its state once may wait for pages as it does so', async () => {
+    const { guest, arrival } = arrive({}, Object.assign(new FakeGuest(), { loadsOnce: true as const }));
+    await arrival.load(state('one'));
+    expect(guest.asked).toEqual(['started', 'load one']);
+  });
+
   test('takes its state, and runs when it is told to: what must outlive us is noted before', async () => {
     const { guest, arrival } = arrive();
     expect(arrival.report).toEqual({ state: 'waiting', guest: guest.guestId });
@@ -33,12 +40,12 @@ describe('a guest', () => {
     expect(arrival.report.state).toBe('loaded');
     expect([arrival.isOurs, arrival.hasRun]).toEqual([false, false]);
     await arrival.run();
-    expect(guest.asked).toEqual(['load one', 'noted', 'run', 'said']);
+    expect(guest.asked).toEqual(['load one', 'noted', 'started', 'run', 'said']);
     expect([arrival.isOurs, arrival.hasRun, arrival.report.state]).toEqual([true, true, 'running']);
     // A source that did not hear of it says it again.
     await arrival.run();
     expect(await arrival.take(body!)).toBe(false);
-    expect(guest.asked.length).toBe(4);
+    expect(guest.asked.length).toBe(5);
   });
 
   test('is said to run only when it does: the source lets go of it then', async () => {
@@ -92,7 +99,7 @@ describe('a guest', () => {
     expect(guest.asked).toEqual(['load one']);
     loaded();
     await Promise.all([second, ran]);
-    expect(guest.asked).toEqual(['load one', 'load two', 'noted', 'run', 'said']);
+    expect(guest.asked).toEqual(['load one', 'load two', 'noted', 'started', 'run', 'said']);
   });
 
   test('in mode stop runs only when all of it is there, whatever comes first', async () => {
@@ -105,7 +112,7 @@ describe('a guest', () => {
         else arrival.whole();
         await soon();
       }
-      expect(guest.asked, order).toEqual(['load one', 'noted', 'run', 'said']);
+      expect(guest.asked, order).toEqual(['load one', 'noted', 'started', 'run', 'said']);
     }
   });
 
@@ -227,7 +234,7 @@ describe('a guest that fails', () => {
     guest.refuse.run = broken;
     void arrival.run();
     await arrival.settled;
-    expect(guest.asked).toEqual(['load one', 'noted', 'not begun']);
+    expect(guest.asked).toEqual(['load one', 'noted', 'started', 'not begun']);
     expect([failures, arrival.report.state, arrival.refuse()]).toEqual([[broken], 'loaded', true]);
   });
 

@@ -41,7 +41,7 @@ async function say(...messages: [MessageType, object | Uint8Array][]): Promise<S
   const destination = await Destination.start({
     listen: '127.0.0.1:0',
     returnMs: 500,
-    images: [{ name: 'a', open: (bytes) => new FileSink(join(dir, 'out'), bytes) }],
+    images: [{ name: 'a', open: ({ bytes }) => new FileSink(join(dir, 'out'), bytes) }],
   });
   let answered: () => void = () => {};
   const channel = await connect(destination.address!, {

@@ -47,7 +47,7 @@ async function destination() {
     onFrames: () => {
       got.lanes++;
       return new FrameLane(
-        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0, isHeld: () => false },
+        { merger, limit: new RateLimit(), isUrgent: false, spareSlots: 0, isHeld: () => false, isBusy: () => false },
         {
           onFilled: () => {
             got.filled++;

@@ -402,7 +402,7 @@ export class Place {
       images: names.map((name) => ({
         name,
         statePath: `${this.path(name)}.abdm`,
-        open: (bytes, left) => new FileSink(this.path(name), bytes, left),
+        open: ({ bytes }, left) => new FileSink(this.path(name), bytes, left),
       })),
       returnMs: 1_500,
       answerMs: 3_000,

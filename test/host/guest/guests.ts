@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { GuestClient } from '#abdm/host/guest/client.js';
 import type { Workload } from '#abdm/host/guest/workload.js';
-import type { GuestSink, GuestSource } from '#abdm/host/image/image.js';
+import type { GuestSink, TrackedGuest } from '#abdm/host/image/image.js';
 import { openSource, parseImage, sinkOpener } from '#abdm/host/image/parse.js';
 import type { JsonObject } from '#abdm/host/wire/json.js';
 import { Abdm, directory } from '../cli/processes.js';
@@ -54,12 +54,12 @@ export class GuestProcess {
   }
 
   /** As `guest:SOCKET` on a command line. */
-  async source(): Promise<GuestSource> {
-    return (await openSource(parseImage(`vm=guest:${this.socket}`))) as GuestSource;
+  async source(): Promise<TrackedGuest> {
+    return (await openSource(parseImage(`vm=guest:${this.socket}`))) as TrackedGuest;
   }
 
   async sink(bytes = 16 * MIB, left?: 'keep'): Promise<GuestSink> {
-    return (await sinkOpener(parseImage(`vm=guest:${this.socket}`))(bytes, left)) as GuestSink;
+    return (await sinkOpener(parseImage(`vm=guest:${this.socket}`))({ bytes, regions: [] }, left)) as GuestSink;
   }
 
   async ask(ask: 'status' | 'verify' | 'stop' | 'resume' | 'quit'): Promise<JsonObject> {

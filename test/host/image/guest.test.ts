@@ -3,7 +3,7 @@ import { statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
-import type { GuestSink, GuestSource } from '#abdm/host/image/image.js';
+import type { GuestSink, TrackedGuest } from '#abdm/host/image/image.js';
 import { openSource, parseImage } from '#abdm/host/image/parse.js';
 import { cleanUp, directory } from '../cli/processes.js';
 import { GuestProcess, MIB } from '../guest/guests.js';
@@ -18,7 +18,7 @@ const hasBit = (bitmap: Uint8Array, page: number) => ((bitmap[page >> 3]! >> (pa
 const pagesOf = (bitmap: Uint8Array) =>
   Array.from({ length: PAGES }, (_, page) => page).filter((page) => hasBit(bitmap, page));
 
-function readAll(source: GuestSource): Buffer {
+function readAll(source: TrackedGuest): Buffer {
   const bytes = Buffer.alloc(source.bytes);
   source.read(0, source.pages, bytes, 0);
   return bytes;
@@ -465,7 +465,7 @@ test.each([
     server.close();
   });
   const asked = (async () => {
-    const source = (await openSource(parseImage(`vm=guest:${path}`))) as GuestSource;
+    const source = (await openSource(parseImage(`vm=guest:${path}`))) as TrackedGuest;
     await source.stop();
   })();
   await expect(asked).rejects.toMatchObject({ code: 'IMAGE', message: expect.stringContaining(path) });

@@ -8,6 +8,7 @@ import { tempDir } from '../temp.js';
 test.each([
   ['a=file:disk.img', { name: 'a', scheme: 'file', place: 'disk.img' }],
   ['vm-1.main_x=file:/a/b=c:d e', { name: 'vm-1.main_x', scheme: 'file', place: '/a/b=c:d e' }],
+  ['db=qemu:/run/qmp', { name: 'db', scheme: 'qemu', place: '/run/qmp' }],
   ['web=process:4711', { name: 'web', scheme: 'process', place: '4711' }],
 ])('%s', (text, spec) => {
   expect(parseImage(text)).toEqual(spec);
@@ -21,7 +22,7 @@ test.each([
   ['../up=file:x', /expected NAME=IMAGE/],
   [`${'a'.repeat(65)}=file:x`, /expected NAME=IMAGE/],
   ['a=disk.img', /what kind of image it is; an image is one of file:PATH, process:PID, guest:SOCKET/],
-  ['a=qemu:/run/qmp', /"qemu:" is not known; an image is one of file:PATH, process:PID, guest:SOCKET/],
+  ['a=criu:/run', /"criu:" is not known; an image is one of file:PATH, process:PID, guest:SOCKET, qemu:QMP_SOCKET/],
   ['a=constructor:x', /"constructor:" is not known/],
   ['a=file:', /expected file:PATH/],
   ['a=file:x\0y', /expected file:PATH/],
@@ -46,12 +47,12 @@ test('a file is opened and made by its name', async () => {
   const source = await openSource(parseImage(`a=file:${join(dir, 'in')}`));
   expect(source.bytes).toBe(5);
   await source.close();
-  const sink = await sinkOpener(parseImage(`a=file:${join(dir, 'out')}`))(5);
+  const sink = await sinkOpener(parseImage(`a=file:${join(dir, 'out')}`))({ bytes: 5, regions: [] });
   await sink.discard();
 });
 
 test('a process is no place to write to', () => {
   expect(() => sinkOpener(parseImage('a=process:1'))).toThrow(
-    /a=process:1: this image cannot be written to; use file:PATH, guest:SOCKET$/,
+    /a=process:1: this image cannot be written to; use file:PATH, guest:SOCKET, qemu:QMP_SOCKET$/,
   );
 });

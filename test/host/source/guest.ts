@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { onTestFinished } from 'vitest';
 import { AbdmError } from '#abdm/bindings/errors.js';
-import { type GuestSource, layOut } from '#abdm/host/image/image.js';
+import { layOut, type TrackedGuest } from '#abdm/host/image/image.js';
 import { seeded } from '../../engine.js';
 import { seededPages } from '../../pages.js';
 
@@ -19,7 +19,7 @@ export interface GuestOptions {
   stateBytes?: number;
 }
 
-export class TestGuest implements GuestSource {
+export class TestGuest implements TrackedGuest {
   readonly guestId = randomBytes(16).toString('hex');
   readonly description = 'a guest of the test';
   readonly memory: Uint8Array;

@@ -34,7 +34,7 @@ async function world(security: Security, pages: number, destinationRate: number 
   for (const { address } of nodes) ways.push(await Way.to(address));
   const merging = await Destination.start({
     listen: '127.0.0.1:0',
-    images: [{ name: VM, open: (bytes: number) => new FileSink(join(dir, 'out'), bytes) }],
+    images: [{ name: VM, open: ({ bytes }: { bytes: number }) => new FileSink(join(dir, 'out'), bytes) }],
     security,
     ...(destinationRate !== undefined && { rateBytesPerS: destinationRate }),
   });

@@ -39,7 +39,7 @@ async function scene(pages = 4096, destination: Partial<DestinationOptions> = {}
   const dir = directory();
   const path = join(dir, 'in');
   writeFileSync(path, seededPages(pages, pages, kinds));
-  const images = [{ name: 'a', open: (bytes: number) => new FileSink(join(dir, 'out'), bytes) }];
+  const images = [{ name: 'a', open: ({ bytes }: { bytes: number }) => new FileSink(join(dir, 'out'), bytes) }];
   const merging = await Destination.start({ listen: '127.0.0.1:0', images, ...destination });
   onTestFinished(async () => {
     merging.cancel();
