@@ -66,6 +66,16 @@ export class Server {
     await gone;
   }
 
+  /** It does nothing any more, and keeps what it has. */
+  stop(): void {
+    this.#process!.kill('SIGSTOP');
+  }
+
+  /** It goes on. */
+  resume(): void {
+    this.#process!.kill('SIGCONT');
+  }
+
   async #listens(): Promise<boolean> {
     const [launcher, ...on] = this.#site.launcher;
     if (launcher === undefined) return answers(this.port);

@@ -42,7 +42,7 @@ function loggedIn(store: Store, password: string): Store {
   return { ...store, left, urls: store.urls.map((url) => url.replace('://', `://:${password}@`)) };
 }
 
-describe.skipIf(missing('valkey-server'))('a cluster whose primary is killed', () => {
+describe.skipIf(missing('valkey-server')).concurrent('a cluster whose primary is killed', () => {
   failure('while the source puts frames there loses none of them', async (servers) => {
     const store = await cluster(servers);
     const journey = new Journey(store, 64 * MiB);
@@ -69,7 +69,29 @@ describe.skipIf(missing('valkey-server'))('a cluster whose primary is killed', (
   });
 });
 
-describe.skipIf(missing('valkey-server'))('Valkey', () => {
+describe.skipIf(missing('valkey-server')).concurrent('a cluster of which a part is down, for good', () => {
+  failure('is not waited for by the source', async (servers) => {
+    const store = await cluster(servers, 0);
+    const eject = await new Journey(store, 64 * MiB).parking('8MB', 50);
+    await store.primaries[0]!.kill();
+    await expectAborted(eject, 2, { code: 'NO_ROOM', ...says(/does not answer/) });
+  });
+
+  failure('is waited for by the destination for a while, and gone on with when it is back', async (servers) => {
+    const store = await cluster(servers, 0);
+    const journey = new Journey(store, 48 * MiB);
+    expect((await journey.park().done).summary).toMatchObject(COMPLETED);
+    const merge = await journey.taking('8MB');
+    store.primaries[0]!.stop();
+    const paused = await merge.done;
+    expect(paused.summary).toMatchObject({ outcome: 'paused-recoverable', reason: { code: 'PEER_UNREACHABLE' } });
+    expect(paused.code).toBe(3);
+    store.primaries[0]!.resume();
+    await journey.expectDelivered(journey.take());
+  });
+});
+
+describe.skipIf(missing('valkey-server')).concurrent('Valkey', () => {
   const valkey = (servers: Servers, ...options: string[]) => single(servers, 'valkey-server', ...options);
 
   failure('that evicts keys is refused before the first frame', async (servers) => {
@@ -146,7 +168,7 @@ describe.skipIf(missing('valkey-server'))('Valkey', () => {
   });
 });
 
-describe.skipIf(missing('memcached'))('memcached', () => {
+describe.skipIf(missing('memcached')).concurrent('memcached', () => {
   failure('that evicts is refused before the first frame', async (servers) => {
     await expectAborted(new Journey(await lone(servers), 8 * MiB).park(), 1, says(/start it with -M/));
   });
