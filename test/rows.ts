@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { onTestFinished } from 'vitest';
+import type { TestContext } from 'vitest';
 
 export interface Printed {
   readonly code: number | null;
@@ -10,8 +10,8 @@ export interface Printed {
   readonly stderr: string;
 }
 
-/** Runs dist-bench/NAME to its end. */
-export async function rowsOf(name: string, ...args: string[]): Promise<Printed> {
+/** Runs dist-bench/NAME to its end, or to that of this test, which may run beside others. */
+export async function rowsOf({ onTestFinished }: TestContext, name: string, ...args: string[]): Promise<Printed> {
   const main = fileURLToPath(new URL(`../dist-bench/${name}`, import.meta.url));
   const child = spawn(process.execPath, [main, '--json', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   onTestFinished(() => void child.kill('SIGTERM'));

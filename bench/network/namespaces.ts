@@ -13,8 +13,8 @@ import { existsSync, readFileSync } from 'node:fs';
 
 export interface Host {
   readonly name: string;
-  /** Of its card, in each direction: Ethernet frames and all. */
-  readonly bitsPerS: number;
+  /** Of its card, in each direction: Ethernet frames and all. Null: as fast as it can. */
+  readonly bitsPerS: number | null;
 }
 
 const PREFIX = 'abdm-';
@@ -83,6 +83,12 @@ export class Network {
     return this.#prefix + name;
   }
 
+  /** What left a host by its card so far: Ethernet frames and all. */
+  sentBytes(name: string): number {
+    const [card] = JSON.parse(run('ip', '-n', this.namespace(name), '-s', '-j', 'link', 'show', 'eth0'));
+    return card.stats64.tx.bytes;
+  }
+
   /** Removes all of it. Processes in it should have ended. */
   close(): void {
     open.delete(this);
@@ -116,8 +122,10 @@ export class Network {
     );
     // For announcements.
     run('ip', '-n', host, 'route', 'add', '224.0.0.0/4', 'dev', 'eth0');
-    shape(host, 'eth0', bitsPerS);
-    shape(hub, port, bitsPerS);
+    if (bitsPerS !== null) {
+      shape(host, 'eth0', bitsPerS);
+      shape(hub, port, bitsPerS);
+    }
     this.#addresses.set(name, address);
   }
 }
@@ -143,7 +151,8 @@ function removeStale(): void {
   }
 }
 
-function run(command: string, ...args: string[]): string {
+/** @throws {Error} with what the command said. */
+export function run(command: string, ...args: string[]): string {
   try {
     return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   } catch (error) {

@@ -7,6 +7,8 @@ import { AbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
 import { howToGoOn, type ImageSpec, isGuestSpec, openSource } from '../image/parse.js';
 import { Ejection } from '../source/source.js';
+// With it stores can be named.
+import '../store/index.js';
 import type { Mode, Summary, VmStatus } from '../summary.js';
 import { openControl } from './control.js';
 import { EXIT, exitCodeOf, onSignal } from './exit.js';

@@ -10,15 +10,8 @@ import { MAX_OPERATIONS_PER_S, MAX_SEED, MAX_VCPUS, PATTERNS } from '../guest/wo
 import { MAX_PRIORITY, MAX_ROUNDS } from '../source/options.js';
 import { MODES } from '../summary.js';
 import { MAX_REPLICAS } from '../wire/messages.js';
-import { demo } from './demo/demo.js';
 import { DEFAULT_HEAP_BYTES } from './demo/workload.js';
-import { eject } from './eject.js';
 import { EXIT, exitCodeOfError } from './exit.js';
-import { guest } from './guest.js';
-import { intermediate } from './intermediate.js';
-import { keygen } from './keys.js';
-import { merge } from './merge.js';
-import { nodes } from './nodes.js';
 import {
   address,
   count,
@@ -34,11 +27,8 @@ import {
   weights,
 } from './options.js';
 import { Output } from './output.js';
-import { renew } from './renew.js';
 import { type ClusterFlags, openSecurity } from './security.js';
 import { parseDuration, parseShortTime, parseSize } from './sizes.js';
-import { status } from './status.js';
-import { cancel, changeRate } from './steer.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -82,7 +72,7 @@ command(
   ],
   `abdm intermediate --listen 10.0.0.1:7000 --memory 16G --key cluster.key
 abdm intermediate --listen 10.0.0.1:7000 --memory 16G --key cluster.key --announcements 10.0.0.9:7077,10.0.0.10:7077`,
-).action(run(intermediate));
+).action(run(async () => (await import('./intermediate.js')).intermediate));
 
 command(
   'eject',
@@ -132,7 +122,7 @@ abdm eject vm1=file:/images/vm1 --park --lease 2d --vm-key /safe/vm1.vmkey --rep
     '<name=image...>',
     'what to move: NAME=file:PATH, NAME=process:PID (stopped meanwhile, continued afterwards), or a guest, which runs meanwhile: NAME=qemu:QMP_SOCKET, NAME=guest:SOCKET',
   )
-  .action(run(eject));
+  .action(run(async () => (await import('./eject.js')).eject));
 
 command(
   'merge',
@@ -155,7 +145,7 @@ abdm merge vm1=file:/images/vm1 --parked --vm-key vm1.vmkey --key cluster.key`,
     '<name=image...>',
     'where they go, by the names that the source gives them: NAME=file:PATH, NAME=qemu:QMP_SOCKET of one that waits with -incoming defer, NAME=guest:SOCKET',
   )
-  .action(run(merge));
+  .action(run(async () => (await import('./merge.js')).merge));
 
 command(
   'nodes',
@@ -164,9 +154,11 @@ command(
   `abdm nodes --key cluster.key
 abdm nodes --watch --announcements 10.0.0.9:7077`,
 ).action(
-  run((output, flags: ClusterFlags & { watch?: boolean; json?: boolean }) =>
-    nodes(output, { ...flags, security: openSecurity(output, flags) }),
-  ),
+  run(async () => {
+    const { nodes } = await import('./nodes.js');
+    return (output, flags: ClusterFlags & { watch?: boolean; json?: boolean }) =>
+      nodes(output, { ...flags, security: openSecurity(output, flags) });
+  }),
 );
 
 command(
@@ -177,7 +169,7 @@ command(
 abdm status vm1 --watch`,
 )
   .argument('[name]', 'only this VM, or the intermediate at this HOST:PORT')
-  .action(run(status));
+  .action(run(async () => (await import('./status.js')).status));
 
 command(
   'cancel',
@@ -187,7 +179,7 @@ command(
 abdm cancel vm1 --reason "wrong destination"`,
 )
   .argument('<name>', 'one of its VMs')
-  .action(run(cancel));
+  .action(run(async () => (await import('./steer.js')).cancel));
 
 command(
   'rate',
@@ -201,7 +193,7 @@ abdm rate vm1 off --role merge`,
 )
   .argument('<name>', 'one of its VMs')
   .argument('<bytes/s>', 'such as 50MB; off: no limit', rateOrOff)
-  .action(run(changeRate));
+  .action(run(async () => (await import('./steer.js')).changeRate));
 
 command(
   'renew',
@@ -216,7 +208,7 @@ command(
   `abdm renew vm1 --lease 2h --key cluster.key`,
 )
   .argument('<name>', 'one of the VMs that were parked together')
-  .action(run(renew));
+  .action(run(async () => (await import('./renew.js')).renew));
 
 command(
   'keygen',
@@ -226,7 +218,7 @@ command(
 abdm keygen > cluster.key        (then see to its mode: 600)`,
 )
   .argument('[file]', 'where to; it must not exist (default: stdout)')
-  .action(run(keygen));
+  .action(run(async () => (await import('./keys.js')).keygen));
 
 command(
   'guest',
@@ -256,7 +248,7 @@ command(
   `abdm guest --socket /run/vm1.sock --memory 1G --pattern zipf --working-set 512M --ops 20000 --writes 0.1
 abdm guest --socket /run/vm1-here.sock --incoming        (then abdm merge vm1=guest:/run/vm1-here.sock ...)
 abdm guest --socket /run/vm1-here.sock --ask verify`,
-).action(run(guest));
+).action(run(async () => (await import('./guest.js')).guest));
 
 command(
   'demo',
@@ -272,15 +264,16 @@ command(
     json(),
   ],
   `abdm demo --rounds 1`,
-).action(run(demo));
+).action(run(async () => (await import('./demo/demo.js')).demo));
 
-/** Wraps a command: its exit code becomes the process's, its errors a line on stderr. */
-function run<T extends unknown[]>(command: (output: Output, ...args: T) => Promise<number>) {
+/** Wraps a command, which is loaded when it runs: its exit code becomes the process's, its errors a line on stderr. */
+function run<T extends unknown[]>(load: () => Promise<(output: Output, ...args: T) => Promise<number>>) {
   return async (...args: unknown[]) => {
     // commander's last argument is the command; the one before it its options.
     const given = args.slice(0, -1);
     const output = new Output((given.at(-1) as { json?: boolean }).json === true);
     try {
+      const command = await load();
       process.exitCode = await command(output, ...(given as T));
     } catch (error) {
       output.stopLive();

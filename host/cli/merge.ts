@@ -4,6 +4,8 @@ import { AbdmError } from '../../bindings/errors.js';
 import { Destination } from '../destination/destination.js';
 import type { ImageTarget } from '../destination/images.js';
 import { type ImageSpec, isGuestSpec, sinkOpener } from '../image/parse.js';
+// With it stores can be named.
+import '../store/index.js';
 import type { Summary } from '../summary.js';
 import { openControl } from './control.js';
 import { EXIT, exitCodeOf, onSignal } from './exit.js';

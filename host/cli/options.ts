@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError, Option } from 'commander';
 import { DEFAULT_PLACES } from '../mam/places.js';
-import { parseStore } from '../store/index.js';
+import { parseStore } from '../store/address.js';
 import { parseAddress } from '../wire/address.js';
 import { parseSize } from './sizes.js';
 

@@ -4,6 +4,8 @@ import { AbdmError } from '../../bindings/errors.js';
 import type { FoundMigration } from '../mam/bodies.js';
 import { dial, lookUpAt } from '../mam/dial.js';
 import { HEARD_ALL_MS, NodeIndex } from '../mam/index.js';
+// With it stores can be named.
+import '../store/index.js';
 import type { Security } from '../wire/security.js';
 import { EXIT } from './exit.js';
 import type { Output } from './output.js';

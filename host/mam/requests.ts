@@ -107,7 +107,7 @@ export class Requests {
       }
       const waiting = { resolve, reject };
       const put: Put = { id, block, chain, fills, waiting, timer: undefined, writing: 0, onFree };
-      if (deadlineMs !== undefined) put.timer = setTimeout(() => this.#abandonPut(put, deadlineMs), deadlineMs);
+      if (deadlineMs !== undefined) put.timer = after(deadlineMs, () => this.#abandonPut(put, deadlineMs));
       this.outstandingBytes += block.byteLength;
       this.#puts.set(id, put);
       if (this.#line.isOpen()) this.#sendPut(put);
@@ -139,11 +139,12 @@ export class Requests {
       };
       const ask: Ask = { type, id, body, answer, waiting: { take, reject }, timer: undefined };
       if (deadlineMs !== undefined) {
-        ask.timer = setTimeout(() => {
+        ask.timer = after(deadlineMs, () => {
+          if (!this.#asks.includes(ask)) return;
           ask.waiting = null;
           if (!this.#line.isOpen()) this.#asks = this.#asks.filter((other) => other !== ask);
           reject(this.#late(`answered ${messageName(type)}`, deadlineMs));
-        }, deadlineMs);
+        });
       }
       this.#asks.push(ask);
       if (this.#line.isOpen()) this.#line.send(type, id, body);
@@ -279,6 +280,7 @@ export class Requests {
   }
 
   #abandonPut(put: Put, deadlineMs: number): void {
+    if (this.#puts.get(put.id) !== put) return;
     const { waiting } = put;
     put.waiting = null;
     // While there is no connection nothing is due.
@@ -289,7 +291,8 @@ export class Requests {
 
   #watchGet(get: Get, deadlineMs: number): void {
     const bytesIn = this.#line.bytesIn();
-    get.timer = setTimeout(() => {
+    get.timer = after(deadlineMs, () => {
+      if (this.#gets.get(get.id) !== get) return;
       if (this.#line.isOpen() && this.#line.bytesIn() > bytesIn) return this.#watchGet(get, deadlineMs);
       const error = this.#late(`sent ${get.id}`, deadlineMs);
       if (get.arriving) {
@@ -301,7 +304,7 @@ export class Requests {
       get.waiting = null;
       if (!this.#line.isOpen()) this.#gets.delete(get.id);
       waiting?.reject(error);
-    }, deadlineMs);
+    });
   }
 
   #late(what: string, ms: number): AbdmError {
@@ -311,6 +314,11 @@ export class Requests {
   #unready(what: string): AbdmError {
     return new AbdmError('PEER_UNREACHABLE', `${this.#address} ${what}`);
   }
+}
+
+/** When a deadline has passed, and what came before it has been read too: whoever was busy himself does not take that for silence. */
+function after(deadlineMs: number, late: () => void): NodeJS.Timeout {
+  return setTimeout(() => setImmediate(late), deadlineMs);
 }
 
 /** What is said of an answer to nothing. */

@@ -74,12 +74,17 @@ export function progress(qmp: QmpClient): Promise<Progress> {
   });
 }
 
-/** The capabilities that this QEMU has, and whether they are on. */
-export function capabilities(qmp: QmpClient): Promise<Map<string, boolean>> {
-  return askFor(qmp, 'query-migrate-capabilities', (answer, what) => {
-    const list = need.list({ return: answer }, 'return', what, 256, (item) => need.isObject(item, what, 'return'));
-    return new Map(list.map((one) => [need.string(one, 'capability', what), need.boolean(one, 'state', what)]));
-  });
+/** All that this QEMU knows, and whether they are on. */
+export async function capabilities(qmp: QmpClient): Promise<ReadonlyMap<string, boolean>> {
+  const what = 'the answer to query-migrate-capabilities';
+  const answer = { return: await qmp.execute('query-migrate-capabilities') };
+  const states = checked(() =>
+    need.list(answer, 'return', what, 1000, (item) => {
+      const state = need.isObject(item, what, 'return');
+      return [need.string(state, 'capability', what), need.boolean(state, 'state', what)] as const;
+    }),
+  );
+  return new Map(states);
 }
 
 /** By name; which there are, and what they are, differs between versions. */
@@ -126,15 +131,16 @@ export async function continueGuest(qmp: QmpClient): Promise<void> {
   await qmp.execute('cont');
 }
 
-function ask<T>(qmp: QmpClient, command: string, read: (answer: JsonObject, what: string) => T): Promise<T> {
-  return askFor(qmp, command, (answer, what) => read(need.isObject(answer, what, 'return'), what));
+/** @throws {AbdmError} IMAGE, also if the answer is not what `read` expects. */
+async function ask<T>(qmp: QmpClient, command: string, read: (answer: JsonObject, what: string) => T): Promise<T> {
+  const what = `the answer to ${command}`;
+  const answer = await qmp.execute(command);
+  return checked(() => read(need.isObject(answer, what, 'return'), what));
 }
 
-/** @throws {AbdmError} IMAGE, also if the answer is not what `read` expects. */
-async function askFor<T>(qmp: QmpClient, command: string, read: (answer: unknown, what: string) => T): Promise<T> {
-  const answer = await qmp.execute(command);
+function checked<T>(read: () => T): T {
   try {
-    return read(answer, `the answer to ${command}`);
+    return read();
   } catch (cause) {
     throw new AbdmError('IMAGE', asAbdmError(cause).message, { cause });
   }

@@ -5,8 +5,8 @@ import { missing } from '../skipped.js';
 
 test.skipIf(missing('valkey-server', 'redis-server', 'memcached'))(
   'every keeper of frames has its row, and the library alone costs more than any',
-  async () => {
-    const { code, rows, stderr } = await rowsOf('stores/main.js', '--only', 'path', '--rounds', '1');
+  async (context) => {
+    const { code, rows, stderr } = await rowsOf(context, 'stores/main.js', '--only', 'path', '--rounds', '1');
     expect([code, stderr]).toEqual([0, '']);
     const paths = rows.filter(({ type }) => type === 'path') as { keeper: string; put: { median: number } }[];
     expect(paths.map(({ keeper }) => keeper).sort()).toEqual([

@@ -76,7 +76,7 @@ if (Buffer.compare(pages, copy) !== 0) throw new Error('the copy differs');
 
 writeFileSync('image', readFileSync(process.execPath).subarray(0, 5_000_001));
 const node = await host.startIntermediate({ listen: '127.0.0.1:0', memoryBytes: 2 ** 24 });
-const images = [{ name: 'a', open: (bytes) => new host.FileSink('merged', bytes) }];
+const images = [{ name: 'a', open: ({ bytes }) => new host.FileSink('merged', bytes) }];
 const destination = await host.Destination.start({ listen: '127.0.0.1:0', images });
 const image = new host.FileSource('image');
 const vms = [{ name: 'a', image }];

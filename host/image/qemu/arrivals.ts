@@ -13,9 +13,11 @@ export class Arrivals implements PageHandler {
   pages = 0;
   listener: PageListener | null = null;
   shadow = new Shadow(0);
+  /** Pages that have not come, of this migration. */
+  missing = 0;
   #blocks: readonly RamBlock[] = [];
   #firstPfns: number[] = [];
-  /** Of this migration. */
+  /** Pages that have. */
   #arrived = bitmapFor(0);
   /** Pages, of huge ones the first, that were asked for. */
   #requested = bitmapFor(0);
@@ -28,6 +30,7 @@ export class Arrivals implements PageHandler {
     }
     this.#arrived.fill(0);
     this.#requested.fill(0);
+    this.missing = this.pages;
     this.listener?.onAwaited(0, this.pages);
   }
 
@@ -50,7 +53,9 @@ export class Arrivals implements PageHandler {
     for (let pfn = first; pfn < end; pfn++) {
       const from = pfn;
       while (pfn < end && hasBit(this.#arrived, pfn)) clearBit(this.#arrived, pfn++);
-      if (pfn > from) this.listener?.onAwaited(from, pfn - from);
+      if (pfn === from) continue;
+      this.missing += pfn - from;
+      this.listener?.onAwaited(from, pfn - from);
     }
   }
 
@@ -82,6 +87,7 @@ export class Arrivals implements PageHandler {
   }
 
   #came(pfn: number): void {
+    if (!hasBit(this.#arrived, pfn)) this.missing--;
     setBit(this.#arrived, pfn);
     this.listener?.onPage(pfn);
   }

@@ -8,9 +8,16 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type AbdmError, asAbdmError } from '../../../bindings/errors.js';
+import { AbdmError, asAbdmError } from '../../../bindings/errors.js';
 import type { RamBlock } from '../../qemu/format.js';
-import { capabilities, migrateIncoming, migrationState, runState, setCapabilities } from '../../qemu/monitor.js';
+import {
+  capabilities,
+  migrateIncoming,
+  migrationState,
+  runState,
+  setCapabilities,
+  stopGuest,
+} from '../../qemu/monitor.js';
 import { QmpClient } from '../../qemu/qmp.js';
 import { ReturnPathParser } from '../../qemu/return-path.js';
 import { printable } from '../../wire/json.js';
@@ -44,7 +51,6 @@ export class Incoming {
   readonly outlet: Outlet;
   readonly qmp: QmpClient;
   readonly #path: string;
-  readonly #directory: string;
   readonly #socket: Socket;
   readonly #waiting: Waiting[] = [];
   #onGone: ((error: AbdmError) => void) | null = null;
@@ -52,10 +58,9 @@ export class Incoming {
   #isShut = false;
   #isClosed = false;
 
-  private constructor(path: string, qmp: QmpClient, directory: string, socket: Socket, blocks: readonly RamBlock[]) {
+  private constructor(path: string, qmp: QmpClient, socket: Socket, blocks: readonly RamBlock[]) {
     this.#path = path;
     this.qmp = qmp;
-    this.#directory = directory;
     this.#socket = socket;
     this.outlet = new Outlet(socket);
     const answers = new ReturnPathParser(
@@ -82,22 +87,11 @@ export class Incoming {
   /** @throws {AbdmError} IMAGE; a QEMU that could not be connected to is as it was, but for its capabilities. */
   static async open(path: string, blocks: readonly RamBlock[]): Promise<Incoming> {
     const qmp = await QmpClient.open(path);
-    let directory: string | null = null;
     try {
       await prepare(qmp, path);
-      directory = privateDirectory(path);
-      const place = join(directory, 'in');
-      try {
-        await migrateIncoming(qmp, `unix:${place}`);
-      } catch (error) {
-        throw imageError(reasonOf(error), ANEW, error);
-      }
-      // It begins the guest by itself otherwise, once it is loaded.
-      await qmp.execute('stop');
-      return new Incoming(path, qmp, directory, await connected(place), blocks);
+      return new Incoming(path, qmp, await connection(qmp, path), blocks);
     } catch (error) {
       qmp.close();
-      if (directory) rmSync(directory, { recursive: true, force: true });
       throw error;
     }
   }
@@ -132,7 +126,6 @@ export class Incoming {
   closeStream(): void {
     this.#isShut = true;
     this.#socket.destroy();
-    rmSync(this.#directory, { recursive: true, force: true });
   }
 
   /** Ends QEMU, as far as it can be asked to. What waits for an answer fails. */
@@ -233,18 +226,31 @@ async function prepare(qmp: QmpClient, path: string): Promise<void> {
   }
 }
 
-/** Where nobody but QEMU and we can connect: it may run as another user than we do, the one whose monitor this is. */
-function privateDirectory(qmpPath: string): string {
-  const directory = mkdtempSync(join(tmpdir(), 'abdm-incoming-'));
-  const { uid, gid } = statSync(qmpPath);
-  if (process.geteuid!() === 0 && uid !== 0) chownSync(directory, uid, gid);
-  return directory;
+/** It listens where nobody else can connect, and does not begin the guest by itself once it is loaded. */
+async function connection(qmp: QmpClient, qmpPath: string): Promise<Socket> {
+  let directory: string | null = null;
+  try {
+    directory = mkdtempSync(join(tmpdir(), 'abdm-'));
+    // It may run as another user than we do: the one whose monitor this is.
+    const { uid, gid } = statSync(qmpPath);
+    if (process.geteuid!() === 0 && uid !== 0) chownSync(directory, uid, gid);
+    const path = join(directory, 'incoming');
+    await migrateIncoming(qmp, `unix:${path}`);
+    await stopGuest(qmp);
+    return await connected(path);
+  } catch (error) {
+    const what = error instanceof AbdmError ? error.message : `cannot connect to QEMU: ${reasonOf(error)}`;
+    throw imageError(what, `${ANEW}, as the user of that QEMU or as root`, error);
+  } finally {
+    // What is connected needs no name any more.
+    if (directory !== null) rmSync(directory, { recursive: true, force: true });
+  }
 }
 
 function connected(path: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
     socket.once('connect', () => resolve(socket));
-    socket.once('error', (error) => reject(imageError(`cannot connect to ${path}: ${error.message}`, ANEW, error)));
+    socket.once('error', reject);
   });
 }

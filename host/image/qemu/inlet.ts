@@ -39,18 +39,18 @@ export class Inlet {
   /** @param qmpPath whose owner is to come in. @throws {AbdmError} IMAGE. */
   static async open(qmpPath: string, handler: InletHandler): Promise<Inlet> {
     let directory: string | null = null;
+    // Nothing may be read before it is known where to.
+    const server = createServer({ pauseOnConnect: true });
     try {
       directory = mkdtempSync(join(tmpdir(), 'abdm-'));
       const path = join(directory, 'migration');
-      // Nothing may be read before it is known where to.
-      const server = createServer({ pauseOnConnect: true });
       await new Promise<void>((resolve, reject) => server.once('error', reject).listen(path, resolve));
-      const inlet = new Inlet(directory, path, server, handler);
       letIn(qmpPath, directory, path);
-      return inlet;
+      return new Inlet(directory, path, server, handler);
     } catch (cause) {
+      server.close();
       if (directory !== null) rmSync(directory, { recursive: true, force: true });
-      const hint = 'TMPDIR says in which directory';
+      const hint = 'TMPDIR says in which directory; run as the user of that QEMU, or as root';
       throw imageError(`cannot make a socket for QEMU: ${reasonOf(cause)}`, hint, cause);
     }
   }
@@ -70,14 +70,19 @@ export class Inlet {
 
   /** Lets go of the connection; what was sent before arrives. */
   close(): void {
-    this.#server.close();
+    this.#remove();
     this.#socket?.destroy();
+  }
+
+  #remove(): void {
+    this.#server.close();
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
   #onConnection = (accepted: Socket): void => {
     if (this.#socket) return void accepted.destroy();
-    this.#server.close();
+    // Nobody else is to come: so nothing is left behind, however this process ends.
+    this.#remove();
     const callback = (count: number, buffer: Uint8Array) => {
       this.#handler.onBytes(buffer.subarray(0, count));
       return !this.#isHeld;

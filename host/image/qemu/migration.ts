@@ -1,8 +1,9 @@
-// One migration of a QEMU to us: from its beginning, after which nothing but what comes before pages has left, to its end, when QEMU may forget the guest,
-// or its giving up, when the guest may go on.
+// One migration of a QEMU to us: from its beginning, after which nothing but what comes before pages has left, to its end, or its giving up, when the guest
+// may go on. That all has come is said as soon as it has, in post-copy: QEMU forgets nothing before it quits, and a guest that is to go on here all the same
+// is continued.
 //
 //   start ... open -> pages, in rounds -> onState (pre-copy: it has converged, and stands still) -> onEnd
-//         ... open, postCopy -> discards -> onState (post-copy) -> pages -> onEnd               release: QEMU may forget it
+//         ... open, postCopy -> discards -> onState (post-copy) -> pages -> onEnd
 //   giveUp, at any time
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -26,8 +27,9 @@ import { Inlet } from './inlet.js';
 import { bandwidth } from './settings.js';
 
 const START_MS = 30_000;
-/** Post-copy of QEMU 10 is given up only when all has come. */
-const END_MS = 60_000;
+const END_MS = 30_000;
+/** When no more has come for so long, none will. */
+const QUIET_MS = 3_000;
 const LOOK_MS = 5;
 const ENDED = ['none', 'completed', 'failed', 'cancelled'];
 
@@ -54,8 +56,9 @@ export class Migration {
   #hasEnded = false;
   /** Nobody wants to hear of it any more. */
   #isOver = false;
-  /** It cannot be given up before all has come. */
-  #isRefused = false;
+  #isPostCopy = false;
+  #isCut = false;
+  #bytes = 0;
   #error: AbdmError | null = null;
 
   private constructor(qmp: QmpClient, handler: MigrationHandler) {
@@ -81,12 +84,14 @@ export class Migration {
         if (!this.#isOver) handler.onDiscard(block, start, bytes);
       },
       onDeviceState: (state, isPostCopy) => {
+        this.#isPostCopy = isPostCopy;
         if (!this.#isOver) handler.onState(state, isPostCopy);
       },
       onEnd: () => {
         this.#hasEnded = true;
         if (!this.#isOver) handler.onEnd();
-        else if (this.#isRefused) this.#inlet?.send(returnPath.shut(1));
+        // From here on it only stands still, and can be continued, even if we are lost; waiting for this word, it never could.
+        if (this.#isPostCopy) this.#inlet?.send(returnPath.shut(0));
       },
     };
     this.#parser = new StreamParser(streamHandler);
@@ -135,37 +140,32 @@ export class Migration {
     this.#inlet?.send(returnPath.request(it, offset, it.hostPageBytes));
   }
 
-  /** QEMU may forget the guest: all has come. Resolves when its migration has completed. @throws {AbdmError} IMAGE. */
-  async release(): Promise<void> {
+  /** All has come, or is about to: its guest only stands still, when this resolves, and nothing but a command lets it go on. @throws {AbdmError} IMAGE. */
+  async complete(): Promise<void> {
     this.#isOver = true;
-    this.#inlet?.send(returnPath.shut(0));
+    await this.#untilSent();
+    if (!this.#isPostCopy) this.#inlet?.send(returnPath.shut(0));
     await this.#untilEnded();
     this.close();
   }
 
-  /** The guest may go on: it does by itself, or stands still and can be continued, when this resolves. @throws {AbdmError} IMAGE. */
+  /**
+   * The guest may go on: it does by itself, or stands still and can be continued, when this resolves. Post-copy cannot be cancelled (QEMU 10 refuses that, and
+   * 7.2 now and then waits for another connection then, for ever), and has to be read to its end.
+   * @throws {AbdmError} IMAGE.
+   */
   async giveUp(): Promise<void> {
+    this.#isOver = true;
+    this.hold(false);
     try {
-      const asked = this.tryToGiveUp();
-      this.hold(false);
-      await asked;
+      if (!this.#isPostCopy) await cancelMigration(this.#qmp);
+      else {
+        await this.#untilSent();
+        if (!this.#hasEnded) this.#inlet?.send(returnPath.shut(0));
+      }
       await this.#untilEnded();
     } finally {
       this.close();
-    }
-  }
-
-  /** The first step of that, and sent at once. */
-  async tryToGiveUp(): Promise<void> {
-    this.#isOver = true;
-    // Not before: QEMU 7.2 closes its connection when it reads that, and in the midst of post-copy waits for another one then, for ever.
-    if (this.#hasEnded) this.#inlet?.send(returnPath.shut(1));
-    try {
-      await cancelMigration(this.#qmp);
-    } catch {
-      // QEMU 10 does not cancel post-copy. (If it is gone, that shows elsewhere.)
-      this.#isRefused = true;
-      if (this.#hasEnded) this.#inlet?.send(returnPath.shut(1));
     }
   }
 
@@ -178,6 +178,7 @@ export class Migration {
 
   #onBytes = (bytes: Uint8Array): void => {
     // What makes no sense is read to its end, so that QEMU does not have to wait, and dropped.
+    this.#bytes += bytes.length;
     if (this.#error) return;
     try {
       this.#parser.feed(bytes);
@@ -187,6 +188,7 @@ export class Migration {
   };
 
   #onClosed = async (): Promise<void> => {
+    this.#isCut = true;
     if (this.#isOver || this.#hasEnded) return;
     this.#fail(imageError(`QEMU has ended its migration: ${await this.#reason()}`, 'begin anew'));
   };
@@ -213,6 +215,17 @@ export class Migration {
       await sleep(LOOK_MS);
     }
     if (this.#error) throw this.#error;
+  }
+
+  /** All that it has to send. */
+  async #untilSent(): Promise<void> {
+    let late = 0;
+    for (let bytes = -1; !this.#hasEnded && !this.#isCut; ) {
+      if (this.#bytes !== bytes) late = Date.now() + QUIET_MS;
+      else if (Date.now() > late) return;
+      bytes = this.#bytes;
+      await sleep(LOOK_MS);
+    }
   }
 
   async #untilEnded(): Promise<void> {

@@ -14,7 +14,7 @@ export const bandwidth = {
   opening: 64 * 1024,
   /** Less than a section without a page: none comes. (A byte less, and there is no limit.) */
   closed: 10,
-  /** More than there is; 0 would be the same for post-copy, but not for pre-copy in all versions. */
+  /** More than there is. */
   open: 2 ** 40,
 } as const;
 
@@ -22,6 +22,7 @@ export class Settings {
   readonly #qmp: QmpClient;
   readonly #capabilities: Record<string, boolean>;
   readonly #parameters: Record<string, number>;
+  #areApplied = false;
 
   private constructor(qmp: QmpClient, states: Record<string, boolean>, values: Record<string, number>) {
     this.#qmp = qmp;
@@ -47,15 +48,18 @@ export class Settings {
 
   /** The migration can always become post-copy, and no page leaves yet. */
   async apply(): Promise<void> {
+    this.#areApplied = true;
     await setCapabilities(this.#qmp, Object.fromEntries(CAPABILITIES.map((name) => [name, true])));
     // With a limit of 0 it would stop after the first round.
     const some = { 'max-bandwidth': bandwidth.opening, 'max-postcopy-bandwidth': 0, 'downtime-limit': 1 };
     await setParameters(this.#qmp, some);
   }
 
-  /** While no migration is under way. */
+  /** While no migration is under way. What others set since is left alone. */
   async restore(): Promise<void> {
+    if (!this.#areApplied) return;
     await setParameters(this.#qmp, this.#parameters);
     await setCapabilities(this.#qmp, this.#capabilities);
+    this.#areApplied = false;
   }
 }

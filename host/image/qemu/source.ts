@@ -23,6 +23,7 @@ import { Migration, type MigrationHandler } from './migration.js';
 import { Settings } from './settings.js';
 import { encodeSetup } from './setup.js';
 import { encodeState } from './state.js';
+import { within } from './within.js';
 
 const STOP_MS = 15_000;
 const QUIT_MS = 15_000;
@@ -57,7 +58,6 @@ class RunningQemu implements SendingGuest {
   #isStopping = false;
   #state: DeviceState | null = null;
   #isPostCopy = false;
-  #allHere = false;
   /** Waits for the state. */
   #waiting: { resolve(): void; reject(error: AbdmError): void } | null = null;
   #isQmpGone = false;
@@ -88,6 +88,11 @@ class RunningQemu implements SendingGuest {
 
   get bytes(): number {
     return this.pages * PAGE_BYTES;
+  }
+
+  /** It stands still, and all of its memory is here. */
+  get #allHere(): boolean {
+    return this.#state !== null && this.#arrivals.missing === 0;
   }
 
   /** Begins a migration, of which no page comes yet. @throws {AbdmError} IMAGE, and all is as it was. */
@@ -160,21 +165,15 @@ class RunningQemu implements SendingGuest {
     if (this.#isClosed) return;
     this.#isClosed = true;
     // It quits in any case.
-    if (this.#allHere && this.#isPostCopy) await this.#migration?.release().catch(() => {});
+    if (this.#allHere && this.#isPostCopy) await this.#migration?.complete().catch(() => {});
     this.#migration?.close();
     if (!this.#isQmpGone) await this.#quit();
     this.#qmp.close();
   }
 
-  /** Idempotent and synchronous: what has to be said is sent before the connections are let go of. */
+  /** A guest that was stopped for this stays so when this is closed too. If not all has come, that takes a while: cut off, its QEMU would wait for ever. */
   abandon(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    // Or nobody could let it go on any more, as it would wait for its migration to be gone on with.
-    void this.#migration?.tryToGiveUp();
-    this.#settings.restore().catch(() => {});
-    this.#migration?.close();
-    this.#qmp.close();
+    void this.close();
   }
 
   async close(): Promise<void> {
@@ -199,7 +198,6 @@ class RunningQemu implements SendingGuest {
       },
       onEnd: () => {
         arrivals.end();
-        this.#allHere = true;
         if (!this.#isStopping) arrivals.listener?.onRound(0);
       },
       onFailed: (error) => this.#lose(error),
@@ -228,45 +226,31 @@ class RunningQemu implements SendingGuest {
   async #stop(migration: Migration): Promise<Uint8Array> {
     this.#isStopping = true;
     migration.hold(false);
+    const state = this.#stateComes();
+    const { status, running } = await runState(this.#qmp);
+    // Else QEMU has stopped it by itself, or is about to.
+    if (status !== 'finish-migrate') this.#ran = running;
     if (!this.#state) {
-      const { status, running } = await runState(this.#qmp);
-      // Else it is just being stopped by QEMU itself.
-      if (status !== 'finish-migrate') this.#ran = running;
-      const state = this.#stateComes();
       await stopGuest(this.#qmp);
       await migration.open();
       await migration.postCopy();
-      await state;
     }
+    await within(STOP_MS, state, () => {
+      return imageError(`${this.description} did not send its state within ${STOP_MS / 1000} s`, 'try again');
+    });
     // All has come, and QEMU would let the guest go on if it lost us: that must not be from here on.
-    if (!this.#isPostCopy) await migration.release();
+    if (!this.#isPostCopy) await migration.complete();
     return encodeState({ wasRunning: this.#ran, sections: this.#state!.sections });
   }
 
   #stateComes(): Promise<void> {
     const state = new Promise<void>((resolve, reject) => {
-      const late = setTimeout(() => {
-        reject(
-          imageError(
-            `${this.description} did not send its state within ${STOP_MS / 1000} s`,
-            'is its host too busy? Try again',
-          ),
-        );
-      }, STOP_MS);
-      this.#waiting = {
-        resolve: () => {
-          clearTimeout(late);
-          resolve();
-        },
-        reject: (error) => {
-          clearTimeout(late);
-          reject(error);
-        },
-      };
+      this.#waiting = { resolve, reject };
+      if (this.#gone) reject(this.#gone);
+      else if (this.#state) resolve();
     });
     // Awaited later, or not at all if what comes before fails.
     state.catch(() => {});
-    if (this.#gone) this.#waiting!.reject(this.#gone);
     return state;
   }
 
@@ -280,7 +264,6 @@ class RunningQemu implements SendingGuest {
       await migration?.giveUp();
       this.#isStopping = false;
       this.#state = null;
-      this.#allHere = false;
       await then();
       await this.#settings.restore();
     } catch (error) {
@@ -288,16 +271,13 @@ class RunningQemu implements SendingGuest {
     }
   }
 
-  #quit(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const late = setTimeout(() => {
-        reject(imageError(`${this.description} does not quit`, 'end it: its guest runs elsewhere'));
-      }, QUIT_MS);
-      this.#qmp.onGone = () => {
-        clearTimeout(late);
-        resolve();
-      };
-      this.#qmp.execute('quit').catch(() => {});
+  async #quit(): Promise<void> {
+    const gone = new Promise<void>((resolve) => {
+      this.#qmp.onGone = () => resolve();
+    });
+    this.#qmp.execute('quit').catch(() => {});
+    await within(QUIT_MS, gone, () => {
+      return imageError(`${this.description} does not quit`, 'end it: its guest runs elsewhere');
     });
   }
 

@@ -68,9 +68,11 @@ describe.each([
   });
 
   test('are missed where there are none: the error says what to do', async () => {
-    const nobody = await abdm('nodes').done;
+    const [nobody, parked] = await Promise.all([
+      abdm('nodes').done,
+      abdm('eject', `a=file:${scene.image}`, '--park', '--vm-key', join(scene.dir, 'key')).done,
+    ]);
     expect(nobody).toMatchObject({ code: 2, stderr: expect.stringContaining('no intermediate announces itself') });
-    const parked = await abdm('eject', `a=file:${scene.image}`, '--park', '--vm-key', join(scene.dir, 'key')).done;
     expect(parked.code).toBe(2);
     expect(parked.summary.reason).toMatchObject({
       code: 'NO_ROOM',

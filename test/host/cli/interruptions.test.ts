@@ -89,7 +89,7 @@ describe('a process that dies', () => {
     const merge = () => new Abdm(['merge', `a=file:${scene.out}`, '--listen', to]);
     const first = merge();
     await first.address();
-    const source = scene.startEject(to, '--intermediates', list, '--rate', '2MB');
+    const source = scene.startEject(to, '--intermediates', list, '--rate', '4MB');
     await source.event(({ type, mergedBytes }) => type === 'progress' && mergedBytes > 1e6);
     await first.stop('SIGKILL');
     const second = merge();

@@ -19,7 +19,9 @@ const runs = (name: string) => (event: { type: string; vm: string }) => event.ty
 const outcomes = ({ vms }: any) => vms.map(({ name, outcome }: { name: string; outcome: string }) => [name, outcome]);
 
 async function scene(keepers: number) {
-  const pairs = await Promise.all(['a', 'b'].map((name, i) => Pair.of(name, '--ops', '500', '--seed', `${i}`)));
+  const pairs = await Promise.all(
+    ['a', 'b'].map((name, i) => Pair.of(name, '--memory', '8M', '--ops', '500', '--seed', `${i}`)),
+  );
   return { a: pairs[0]!, b: pairs[1]!, live: await Live.of(pairs, keepers) };
 }
 
@@ -92,7 +94,7 @@ describe.each([
       ['a', 'aborted'],
       ['b', 'completed'],
     ]);
-    expect(merged.summary.lost).toEqual([{ vm: 'a', ranges: [[0, 4095]] }]);
+    expect(merged.summary.lost).toEqual([{ vm: 'a', ranges: [[0, 2047]] }]);
     await b.expectThere();
     expect(await b.end()).toEqual({ here: 1, there: 1 });
     expect((await a.here.ask('status')).state).not.toBe('running');
@@ -101,7 +103,7 @@ describe.each([
 
 describe.skipIf(process.platform !== 'linux')('a guest and a file', () => {
   test('leave together, each in its way', async () => {
-    const pair = await Pair.of('vm', '--ops', '500');
+    const pair = await Pair.of('vm', '--memory', '8M', '--ops', '500');
     const live = await Live.of([pair], 2);
     const dir = directory();
     writeFileSync(`${dir}/in`, seededPages(9, 1000));
@@ -118,7 +120,7 @@ describe.skipIf(process.platform !== 'linux')('a guest and a file', () => {
   });
 
   test.skipIf(process.getuid!() !== 0)('there is no room for the file: the guest leaves all the same', async () => {
-    const pair = await Pair.of('vm', '--ops', '500');
+    const pair = await Pair.of('vm', '--memory', '8M', '--ops', '500');
     const live = await Live.of([pair], 2);
     const dir = directory();
     mkdirSync(`${dir}/small`);

@@ -7,14 +7,16 @@ import { OPEN } from '#abdm/host/wire/security.js';
 import { seededPages } from '../../pages.js';
 import { Abdm, directory } from './processes.js';
 
+/** 16 MiB that neither compress nor repeat. */
+const IMAGE = seededPages(41, 4096, ['random']);
+
 export class Scene {
   readonly dir = directory();
   readonly image = join(this.dir, 'in');
   readonly out = join(this.dir, 'out');
 
   constructor() {
-    // 16 MiB that neither compress nor repeat.
-    writeFileSync(this.image, seededPages(41, 4096, ['random']));
+    writeFileSync(this.image, IMAGE);
   }
 
   async startMerge(...args: string[]): Promise<{ destination: Abdm; to: string }> {

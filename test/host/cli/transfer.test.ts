@@ -61,7 +61,7 @@ describe('an image that went through intermediates is the same', () => {
     'all zeros': (path) => writeFileSync(path, new Uint8Array(9_000_000)),
     random: (path) => writeFileSync(path, seededPages(32, 2000, ['random'])),
     'mixed, 64 MiB': (path) => writeMixed(path, 64),
-    'mixed, 1 GiB': (path) => writeMixed(path, 1024),
+    'mixed, 512 MiB': (path) => writeMixed(path, 512),
   };
   for (const [name, write] of Object.entries(images)) {
     test(name, { timeout: 180_000 }, async () => {
@@ -77,7 +77,7 @@ describe('an image that went through intermediates is the same', () => {
       expect(zeroPages + duplicatePages + compressedPages + normalPages).toBe(pages);
       expect(destination.summary.vms[0]).toMatchObject({ zeroPages, duplicatePages, compressedPages, normalPages });
       expect(readdirSync(dir).sort()).toEqual(['a', 'in']);
-      // Memory stays bounded, whatever the image's size.
+      // Memory stays bounded, whatever the image's size: the largest would not fit.
       expect(source.summary.peakRssBytes).toBeLessThan(300e6);
       for (const node of nodes) expect((await node.stop()).code).toBe(0);
     });

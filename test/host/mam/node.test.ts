@@ -251,7 +251,7 @@ describe('a request that is late', () => {
     expect(two).toEqual({ status: 'fulfilled', value: 500 });
     expect(same(slow, pattern(500, 2))).toBe(true);
     expect(three).toMatchObject({ status: 'rejected', reason: { code: 'PEER_UNREACHABLE' } });
-    expect(sockets[0]!.destroyed || sockets[0]!.readableEnded).toBe(true);
+    await until(() => sockets[0]!.destroyed || sockets[0]!.readableEnded);
     stuck.fill(0);
     await until(() => node.open);
     expect(await node.get(3, slow, options)).toBe(500);

@@ -182,15 +182,17 @@ describe('a guest that runs at the destination', () => {
     const { landing, guest, ejection } = await scene({ guests: [large] }, slow);
     const running = ejection.run();
     await until(() => landing.arrivals[0]?.state === 'running');
-    const askedAt = performance.now();
+    const before = landing.straight.length;
     landing.send(T.FAULT, { vm: 0, pfns: [1800, 1805, 1000] });
     await until(() => [1800, 1805, 1000].every((pfn) => landing.merger.isMerged(0, pfn)));
-    expect(performance.now() - askedAt).toBeLessThan(500);
-    expect(landing.straight.filter(({ role }) => role === 'urgent')).toHaveLength(2);
+    // Nothing comes before it but what was on its way, however long that takes.
+    const came = landing.straight.slice(before).map(({ role }) => role);
+    expect(came.filter((role) => role === 'urgent')).toHaveLength(2);
+    expect(came.lastIndexOf('urgent')).toBeLessThan(8);
     // The extents around them came along, and are not sent again.
     for (const pfn of [1792, 1807, 992, 1007]) expect(landing.merger.isMerged(0, pfn)).toBe(true);
     await until(() => landing.merger.isMerged(0, 1020));
-    expect(landing.merger.mergedPages(0)).toBeLessThan(600);
+    expect(landing.straight.length - before).toBeLessThan(12);
     ejection.setRate(null);
     const summary = await running;
     expect(summary).toMatchObject({ outcome: 'completed', vms: [{ postcopyRequests: 3, normalPages: 2048 }] });

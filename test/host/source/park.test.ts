@@ -15,19 +15,29 @@ afterEach(cleanUp);
 
 const vmKey = new Uint8Array(randomBytes(32));
 
+/** Knows how many pages were read of it: what is divided again is read again. */
+class CountedSource extends FileSource {
+  pagesRead = 0;
+
+  override read(pfn: number, pages: number, memory: Uint8Array, offset: number): void {
+    this.pagesRead += pages;
+    super.read(pfn, pages, memory, offset);
+  }
+}
+
 /** A parked migration of an image of mixed pages that has not begun yet. */
 function prepare(list: string, options: Partial<EjectOptions> = {}, pages = 4096, kinds?: string[]) {
   const path = join(directory(), 'in');
   writeFileSync(path, seededPages(pages, pages, kinds));
-  const image = new FileSource(path);
+  const source = new CountedSource(path);
   const ejection = new Ejection({
-    vms: [{ name: 'a', image }],
+    vms: [{ name: 'a', image: source }],
     park: { leaseMs: 60_000 },
     vmKey,
     intermediates: list.split(','),
     ...options,
   });
-  return { ejection, image: readFileSync(path) };
+  return { ejection, source, image: readFileSync(path) };
 }
 
 const same = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0;
@@ -40,16 +50,22 @@ async function kill(node: Abdm): Promise<void> {
 describe('a parked VM', () => {
   test.each([1, 2, 3])('can be read back from the nodes, %i copies of it', async (replicas) => {
     const { list } = await intermediates(3);
-    const { ejection, image } = prepare(list, { replicas });
+    const { ejection, source, image } = prepare(list, { replicas });
     const summary = await ejection.run();
     expect(summary).toMatchObject({ outcome: 'completed', reason: null, parked: true, replicas });
-    // On a busy machine one of the last may look late, and goes to others too.
-    expect(summary.resent).toBeLessThan(3);
+    expect(source.pagesRead).toBe(image.byteLength / 4096);
     expect(summary.exitTimeMs).toBeGreaterThan(0);
     const read = await readBack(list.split(','), 'a', vmKey);
     expect([read.names, read.replicas, read.direct]).toEqual([['a'], replicas, []]);
     expect(same(read.images[0]!, image)).toBe(true);
-    for (const copies of read.copies.values()) expect(copies).toEqual({ kept: replicas, recorded: replicas });
+    // One of the last that looks late, as on a busy machine, goes to others too: so many more copies, and no record of them.
+    let more = 0;
+    for (const { kept, recorded } of read.copies.values()) {
+      expect(recorded).toBe(replicas);
+      expect(kept).toBeGreaterThanOrEqual(replicas);
+      more += kept - replicas;
+    }
+    expect(more).toBeLessThanOrEqual(summary.resent! * replicas);
     const frames = summary.nodes.reduce((sum, node) => sum + node.frames, 0);
     expect(frames).toBeGreaterThanOrEqual(read.copies.size * replicas);
   });
@@ -81,7 +97,7 @@ describe('before the exit', () => {
     memory = '256M',
   ) {
     const scene = await intermediates(nodes, memory);
-    const { ejection, image } = prepare(scene.list, { rateBytesPerS: 20e6, ...options }, 4096, [
+    const { ejection, source, image } = prepare(scene.list, { rateBytesPerS: 20e6, ...options }, 4096, [
       'random',
       'text',
       'duplicate',
@@ -91,23 +107,25 @@ describe('before the exit', () => {
     await disturb(scene.nodes[0]!);
     const [first, ...rest] = scene.list.split(',');
     const summary = await running;
-    return { summary, image, rest, keptByFirst: summary.nodes.find(({ address }) => address === first)!.frames };
+    const keptByFirst = summary.nodes.find(({ address }) => address === first)!.frames;
+    return { summary, image, rest, keptByFirst, dividedAgain: source.pagesRead - image.byteLength / 4096 };
   }
 
   test('a node that is killed, the only one with its frames: they are divided again', async () => {
-    const { summary, image, rest, keptByFirst } = await disturbed({ replicas: 1 }, 3, kill);
+    const { summary, image, rest, keptByFirst, dividedAgain } = await disturbed({ replicas: 1 }, 3, kill);
     expect(summary).toMatchObject({ outcome: 'completed', reason: null });
     expect(keptByFirst).toBeGreaterThan(0);
+    expect(dividedAgain).toBeGreaterThanOrEqual(keptByFirst);
     expect(summary.resent).toBeGreaterThanOrEqual(keptByFirst);
     const read = await readBack(rest, 'a', vmKey);
     expect(same(read.images[0]!, image)).toBe(true);
   });
 
   test('a node that is killed where there are two copies: nothing is divided again', async () => {
-    const { summary, image, rest, keptByFirst } = await disturbed({ replicas: 2 }, 3, kill);
+    const { summary, image, rest, keptByFirst, dividedAgain } = await disturbed({ replicas: 2 }, 3, kill);
     expect(summary).toMatchObject({ outcome: 'completed', reason: null });
     expect(keptByFirst).toBeGreaterThan(0);
-    expect(summary.resent).toBeLessThan(10);
+    expect(dividedAgain).toBe(0);
     const read = await readBack(rest, 'a', vmKey);
     expect(same(read.images[0]!, image)).toBe(true);
   });

@@ -95,10 +95,10 @@ test.each([
 });
 
 test('disturbed on plain connections, a migration goes on over new ones, and elsewhere, and is bit-exact', async () => {
-  const { ways, there, run } = await world(KEY, 8192, 8e6);
-  for (const way of [...ways, there]) way.meddle = disturbing(6, 400_000);
+  const { ways, there, run } = await world(KEY, 4096, 8e6);
+  for (const way of [...ways, there]) way.meddle = disturbing(6, 200_000);
   // At one of them nothing ever gets far.
-  ways[2]!.meddle = disturbing(Number.POSITIVE_INFINITY, 200_000);
+  ways[2]!.meddle = disturbing(Number.POSITIVE_INFINITY, 100_000);
   await run(2);
   for (const way of ways) expect(way.connections.plain).toBeGreaterThan(3);
 });

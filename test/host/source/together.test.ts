@@ -7,7 +7,8 @@ import { GuestProcess } from '../guest/guests.js';
 
 afterEach(cleanUp);
 
-const BUSY = ['--memory', '32M', '--ops', '4000', '--writes', '0.5', '--working-set', '8M'];
+const PAGES = 4096;
+const BUSY = ['--memory', '16M', '--ops', '4000', '--writes', '0.5', '--working-set', '4M'];
 
 async function leave(count: number, keepers: number, how: readonly string[], guest: readonly string[] = BUSY) {
   const sources: GuestProcess[] = [];
@@ -63,7 +64,7 @@ describe.each([
     const { summary } = await expectArrived(scene);
     // What all of them have leaves once.
     const sent = summary.vms.reduce((sum: number, vm: { normalPages: number }) => sum + vm.normalPages, 0);
-    expect(sent).toBeLessThan(0.8 * 3 * 8192);
+    expect(sent).toBeLessThan(0.8 * 3 * PAGES);
   });
 });
 

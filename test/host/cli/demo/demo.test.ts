@@ -10,7 +10,7 @@ const leftovers = () => readdirSync(tmpdir()).filter((name) => name.startsWith('
 
 test('abdm demo moves a process both ways, verifies it, and leaves nothing behind', { timeout: 120_000 }, async () => {
   const before = leftovers();
-  const { code, summary, stderr } = await new Abdm(['demo', '--size', '32M', '--rounds', '1']).done;
+  const { code, summary, stderr } = await new Abdm(['demo', '--size', '16M', '--rate', '200MB', '--rounds', '1']).done;
   expect(stderr).toBe('');
   expect(code).toBe(0);
   expect(summary).toMatchObject({ type: 'summary', role: 'demo', outcome: 'completed', mode: 'stop', verified: true });

@@ -11,6 +11,11 @@ import { tempDir } from '../../temp.js';
 
 const GREETING = { QMP: { version: { qemu: { micro: 1, minor: 2, major: 7 }, package: '' }, capabilities: [] } };
 
+interface Arguments {
+  readonly uri?: string;
+  readonly capabilities?: readonly { readonly capability: string; readonly state: boolean }[];
+}
+
 export class FakeQemu extends Drained {
   readonly path = join(tempDir(), 'qmp');
   /** What it was asked, in its order. */
@@ -19,6 +24,8 @@ export class FakeQemu extends Drained {
   readonly late: [number, number][] = [];
   /** Says no to a command, with this reason. */
   readonly refuses = new Map<string, string>();
+  /** By name: on or off. */
+  readonly capabilities = new Map<string, boolean>();
   status = 'inmigrate';
   stream: Socket | null = null;
   readonly #sockets = new Set<Socket>();
@@ -65,19 +72,25 @@ export class FakeQemu extends Drained {
     this.late.push([block, offset]);
   }
 
-  #command(socket: Socket, { execute, arguments: args, id }: { execute: string; arguments?: any; id: number }): void {
+  #command(
+    socket: Socket,
+    { execute, arguments: args, id }: { execute: string; arguments?: Arguments; id: number },
+  ): void {
     this.asked.push(execute);
     const answer = (body: object) => void socket.write(`${JSON.stringify({ ...body, id })}\n`);
     const desc = this.refuses.get(execute);
     if (desc) return answer({ error: { class: 'GenericError', desc } });
     if (execute === 'query-status')
       return answer({ return: { status: this.status, running: this.status === 'running' } });
-    if (execute === 'query-migrate-capabilities') return answer({ return: [] });
+    if (execute === 'query-migrate-capabilities') {
+      return answer({ return: [...this.capabilities].map(([capability, state]) => ({ capability, state })) });
+    }
+    for (const { capability, state } of args?.capabilities ?? []) this.capabilities.set(capability, state);
     if (execute === 'query-migrate') return answer({ return: { status: 'failed', 'error-desc': 'its reason' } });
     if (execute === 'quit') return void socket.destroy();
     if (execute === 'cont') this.status = 'running';
     if (execute !== 'migrate-incoming') return answer({ return: {} });
-    void this.#listen(args.uri.slice('unix:'.length), (stream) => {
+    void this.#listen(args!.uri!.slice('unix:'.length), (stream) => {
       this.stream = stream;
       const parser = new StreamParser(this);
       stream.on('data', (data) => {

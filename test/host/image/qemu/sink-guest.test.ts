@@ -34,15 +34,15 @@ it('goes on where it stopped, and finds a page that was changed on the way', { t
     const there = model.serial(`there ${isChanged}`);
     const qemu = await waiting(model.machine(there));
     const sink = await opened(qemu.path, guest.shape);
-    for (const pfn of order.slice(0, 8000)) sink.write(pfn, JUNK, 0, 4096);
-    for (const pfn of order.slice(0, 4000)) sink.forget(pfn, 1);
-    for (const pfn of order.slice(2000, 8000)) guest.copy(sink, pfn);
+    for (const pfn of order.slice(0, 8_000)) sink.write(pfn, JUNK, 0, 4096);
+    for (const pfn of order.slice(0, 4_000)) sink.forget(pfn, 1);
+    for (const pfn of order.slice(2000, 40_000)) guest.copy(sink, pfn);
     if (isChanged) {
       const bytes = Uint8Array.from(guest.page(its)!);
       bytes[2000]! ^= 1;
       sink.write(its, bytes, 0, 4096);
     }
-    const rest = guest.rest(sink, order, 2);
+    const rest = guest.rest(sink, order, 4);
     await sink.load(guest.state);
     await sink.run();
     const asked = await rest;
