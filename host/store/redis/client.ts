@@ -38,7 +38,8 @@ export async function connect(address: StoreAddress, options: EngineOptions): Pr
   single.disconnect();
   const cluster = new library.Cluster([...address.hosts], {
     lazyConnect: true,
-    enableAutoPipelining: true,
+    // Commands that go out together are not redirected one by one: while slots move, some of them would be asked in vain again and again.
+    enableAutoPipelining: false,
     clusterRetryStrategy: () => RETRY_MS,
     retryDelayOnFailover: RETRY_MS,
     slotsRefreshTimeout: options.timeoutMs,

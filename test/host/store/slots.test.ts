@@ -1,9 +1,14 @@
 // A cluster whose slots move from one server to another while a VM is on its way through it, as `valkey-cli --cluster reshard` moves them.
+
+import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { dial } from '#abdm/host/mam/dial.js';
+import { parseStore } from '#abdm/host/store/index.js';
 import { slotOf } from '#abdm/host/store/redis/slot.js';
+import { OPEN } from '#abdm/host/wire/security.js';
 import { cli, cliAll, type Server, Servers } from '../../../bench/stores/servers.js';
-import { cluster } from '../../../bench/stores/stores.js';
+import { type ClusterStore, cluster } from '../../../bench/stores/stores.js';
 import { missing } from '../../skipped.js';
 import { cleanUp } from '../cli/processes.js';
 import { COMPLETED, Journey, MiB } from './journey.js';
@@ -35,15 +40,23 @@ function slotsOf(server: Server, frames: number): Set<number> {
   return new Set(keys.map(slotOf).filter((slot) => slot >= first! && slot <= last!));
 }
 
+function setSlots(slots: ReadonlySet<number>, { port }: Server, what: string): void {
+  expectOk(
+    cliAll(
+      port,
+      [...slots].map((slot) => `CLUSTER SETSLOT ${slot} ${what}`),
+    ),
+  );
+}
+
 function expectOk(answers: readonly string[]): void {
   expect(answers.filter((answer) => answer !== 'OK' && answer !== 'NOKEY')).toEqual([]);
 }
 
 /** For a while new keys go to the one, and others are still at the other. Returns how many new ones came meanwhile. */
 async function moveSlots(slots: ReadonlySet<number>, from: Server, to: Server): Promise<number> {
-  const all = (what: string) => [...slots].map((slot) => `CLUSTER SETSLOT ${slot} ${what}`);
-  expectOk(cliAll(to.port, all(`IMPORTING ${idOf(from)}`)));
-  expectOk(cliAll(from.port, all(`MIGRATING ${idOf(to)}`)));
+  setSlots(slots, to, `IMPORTING ${idOf(from)}`);
+  setSlots(slots, from, `MIGRATING ${idOf(to)}`);
   await sleep(700);
   const inThem = (server: Server) => keysOf(server).filter((key) => slots.has(slotOf(key)));
   const came = inThem(to).length;
@@ -54,15 +67,20 @@ async function moveSlots(slots: ReadonlySet<number>, from: Server, to: Server): 
     expectOk(cliAll(from.port, moves));
   }
   await sleep(700);
-  for (const { port } of [to, from]) expectOk(cliAll(port, all(`NODE ${idOf(to)}`)));
+  for (const server of [to, from]) setSlots(slots, server, `NODE ${idOf(to)}`);
   return came;
 }
 
-test.skipIf(missing('valkey-server'))(
-  'slots that move while the source puts frames there, and back while the destination fetches them, lose none',
-  { timeout: 120_000 },
-  async () => {
-    const store = await cluster(servers);
+describe.skipIf(missing('valkey-server'))('a cluster', () => {
+  let store: ClusterStore;
+
+  beforeAll(async () => {
+    store = await cluster(servers);
+  });
+
+  test('whose slots move while the source puts frames there, and back while the destination fetches them, loses none', {
+    timeout: 120_000,
+  }, async () => {
     const [first, second] = store.primaries as [Server, Server];
     const journey = new Journey(store, 48 * MiB);
     const eject = await journey.parking('8MB', 40, '--replicas', '2');
@@ -78,5 +96,27 @@ test.skipIf(missing('valkey-server'))(
       true,
       true,
     ]);
-  },
-);
+  });
+
+  test('renews and drops what is in slots that are being moved', { timeout: 20_000 }, async () => {
+    const migration = randomBytes(16).toString('hex');
+    const keeper = await dial(parseStore(store.urls[0]!)[0]!, { migration, role: 'source', security: OPEN });
+    for (let id = 1; id <= 60; id++) expect((await keeper.put(id, randomBytes(1000))).stored).toBe(true);
+    const [first, second] = store.primaries as [Server, Server];
+    const slots = slotsOf(first, 60);
+    setSlots(slots, second, `IMPORTING ${idOf(first)}`);
+    setSlots(slots, first, `MIGRATING ${idOf(second)}`);
+    const moving = keysOf(first).filter((key) => slots.has(slotOf(key)));
+    expectOk(
+      cliAll(
+        first.port,
+        moving.filter((_, i) => i % 2 === 0).map((key) => `MIGRATE 127.0.0.1 ${second.port} ${key} 0 5000`),
+      ),
+    );
+    await keeper.verify();
+    expect(keeper.gone).toBeNull();
+    expect((await keeper.drop()).frames).toBe(60);
+    keeper.end();
+    expect(await store.left()).toBe(0);
+  });
+});
