@@ -182,10 +182,10 @@ export class Incoming {
 
   #shut(value: number): void {
     if (value === 0 && this.#answered('shut')) this.#isShut = true;
-    else this.#end(`has given up the migration (SHUT ${value})`);
+    else void this.#lost();
   }
 
-  /** The stream has ended: it may say why, if it is there to say so. */
+  /** The stream has ended, or is about to (a QEMU 10 says so before): it may say why, if it is there to say so. */
   async #lost(): Promise<void> {
     if (this.#isShut) return;
     const state = await Promise.race([migrationState(this.qmp).catch(() => null), sleep(WHY_MS, null, { ref: false })]);

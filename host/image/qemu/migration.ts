@@ -57,6 +57,9 @@ export class Migration {
   /** Nobody wants to hear of it any more. */
   #isOver = false;
   #isPostCopy = false;
+  /** Pages may leave. */
+  #isOpen = false;
+  #isHeld = false;
   #isCut = false;
   #bytes = 0;
   #error: AbdmError | null = null;
@@ -110,6 +113,7 @@ export class Migration {
       await setParameters(qmp, { 'max-bandwidth': bandwidth.closed });
       if (migration.#error) throw migration.#error;
       migration.#hasStarted = true;
+      migration.#flow();
       return migration;
     } catch (error) {
       // Why it has failed matters more than why it is not given up.
@@ -121,10 +125,13 @@ export class Migration {
   /** As fast as it can. */
   async open(): Promise<void> {
     await setParameters(this.#qmp, { 'max-bandwidth': bandwidth.open });
+    this.#isOpen = true;
+    this.#flow();
   }
 
   hold(isHeld: boolean): void {
-    this.#inlet?.hold(isHeld);
+    this.#isHeld = isHeld;
+    this.#flow();
   }
 
   /** Of a guest that stands still: its state comes next, then its pages. */
@@ -174,6 +181,12 @@ export class Migration {
     this.#isOver = true;
     this.#inlet?.close();
     this.#inlet = null;
+  }
+
+  /** Until it is opened nothing is read: a QEMU since 8.2 keeps to its limit only by what it flushes, and would send some 64 pages in each slice of time. */
+  #flow(): void {
+    const isClosed = this.#hasStarted && !this.#isOpen && !this.#isOver && !this.#error;
+    this.#inlet?.hold(this.#isHeld || isClosed);
   }
 
   #onBytes = (bytes: Uint8Array): void => {

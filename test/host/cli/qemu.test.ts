@@ -1,70 +1,16 @@
 // Guests of real QEMUs that leave with `abdm eject` and arrive with `abdm merge`: every byte of their memory, in every mode, whoever dies.
-import { randomBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { migrationState, runState } from '#abdm/host/qemu/monitor.js';
 import { buildGuest, needsGuest, saidOn } from '../qemu/guest/guest.js';
-import { needsQemu, type Qemu, startQemu, until } from '../qemu/qemu.js';
+import { needsQemu, until } from '../qemu/qemu.js';
 import { expectCompleted } from './live-scene.js';
 import { Abdm, cleanUp, directory, intermediates } from './processes.js';
+import { AT, ended, incoming, MIB, Move, memoryOf, RAM_MB, source, start, stays } from './qemu-scene.js';
 
 afterEach(cleanUp);
 
-const MIB = 2 ** 20;
-const RAM_MB = 32;
-const MACHINE = ['-M', 'pc', '-m', `${RAM_MB}`, '-nodefaults', '-vga', 'std'];
-/** Where the seeded content lies in a guest's memory. */
-const AT = 2 * MIB;
 const GUEST_MS = 240_000;
-
-interface Machine extends Qemu {
-  /** The monitor that abdm is given: the test has one of its own. */
-  readonly socket: string;
-}
-
-async function start(args: string[], machine = MACHINE): Promise<Machine> {
-  const socket = join(directory(), 'qmp');
-  const qemu = await startQemu([...args, '-qmp', `unix:${socket},server=on,wait=off`], machine);
-  return Object.assign(qemu, { socket });
-}
-
-/** One with random bytes, repeated ones and zeros in its memory. */
-async function source(): Promise<Machine> {
-  const path = join(directory(), 'content');
-  const noise = randomBytes(8 * MIB);
-  writeFileSync(path, Buffer.concat([noise, Buffer.alloc(4 * MIB), noise.subarray(0, 4 * MIB)]));
-  return start(['-device', `loader,file=${path},addr=${AT},force-raw=on`]);
-}
-
-const incoming = (machine?: string[]) => start(['-incoming', 'defer'], machine);
-
-/** All of its memory; it should stand still. */
-async function memoryOf(qemu: Qemu): Promise<Buffer> {
-  const filename = join(directory(), 'memory');
-  await qemu.qmp.execute('pmemsave', { val: 0, size: RAM_MB * MIB, filename });
-  return readFileSync(filename);
-}
-
-async function ended(qemu: Qemu): Promise<void> {
-  await until(async () => qemu.process.exitCode !== null);
-  expect(qemu.process.exitCode).toBe(0);
-}
-
-class Move {
-  readonly merge: Abdm;
-  eject!: Abdm;
-
-  constructor(there: Machine, ...args: string[]) {
-    this.merge = new Abdm(['merge', `vm=qemu:${there.socket}`, ...args]);
-  }
-
-  static async begin(here: Machine, there: Machine, ...args: string[]): Promise<Move> {
-    const move = new Move(there, '--listen', '127.0.0.1:0');
-    move.eject = new Abdm(['eject', `vm=qemu:${here.socket}`, '--to', await move.merge.address(), ...args]);
-    return move;
-  }
-}
 
 describe.each([
   ['directly', 0],
@@ -135,12 +81,6 @@ test('a guest is parked while no host has it, and goes on elsewhere', async ({ s
 });
 
 describe('it runs on where it is', () => {
-  const stays = async (here: Machine) => {
-    await until(async () => (await runState(here.qmp)).running);
-    expect(await here.qmp.execute('query-migrate-parameters')).toMatchObject({ 'max-bandwidth': 128 * MIB });
-    expect(here.process.exitCode).toBeNull();
-  };
-
   test.for(['post-copy', 'pre-copy', 'stop'])(
     'in mode %s, if the other QEMU is of another machine',
     async (mode, { skip }) => {

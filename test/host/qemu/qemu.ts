@@ -3,7 +3,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 import type { RamBlock } from '#abdm/host/qemu/format.js';
@@ -21,12 +21,20 @@ import { type StreamHandler, StreamParser } from '#abdm/host/qemu/stream.js';
 import { skipped } from '../../skipped.js';
 import { Digest } from './events.js';
 
+/** The system's. */
 const PROGRAM = 'qemu-system-x86_64';
 export const SMALL = ['-M', 'pc', '-m', '4', '-nodefaults', '-vga', 'none'];
 export const CAPABILITIES = { 'return-path': true, 'postcopy-ram': true };
 
 export function needsQemu(skip: (note: string) => void): void {
   if (spawnSync(PROGRAM, ['--version']).error) skipped(skip, `there is no ${PROGRAM}`);
+}
+
+/** The program of a QEMU 10 that need not be installed: what it reads lies beside it, as in its package. */
+export function needsQemu10(skip: (note: string) => void): string {
+  const program = process.env.ABDM_TEST_QEMU_10;
+  if (!program) skipped(skip, 'ABDM_TEST_QEMU_10 does not name a qemu-system-x86_64 of version 10');
+  return program!;
 }
 
 export interface Qemu {
@@ -42,11 +50,13 @@ export async function startQemu(
   args: string[],
   machine = SMALL,
   end: (end: () => Promise<void>) => void = onTestFinished,
+  program = PROGRAM,
 ): Promise<Qemu> {
   const directory = mkdtempSync(join(tmpdir(), 'abdm-qemu-'));
   const path = join(directory, 'qmp');
   const common = ['-accel', 'tcg', '-display', 'none', '-monitor', 'none', '-qmp', `unix:${path},server=on,wait=off`];
-  const child = spawn(PROGRAM, [...machine, ...common, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const all = [...dataOf(program), ...machine, ...common, ...args];
+  const child = spawn(program, all, { stdio: ['ignore', 'ignore', 'inherit'] });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   let qmp: QmpClient | null = null;
   const stop = async () => {
@@ -69,6 +79,12 @@ export async function startQemu(
       await sleep(10);
     }
   }
+}
+
+/** The system's finds its firmware by itself; another one would take that too, which is of another version. */
+function dataOf(program: string): string[] {
+  if (program === PROGRAM) return [];
+  return ['qemu', 'seabios'].flatMap((name) => ['-L', join(dirname(program), '..', 'share', name)]);
 }
 
 /** Waits until `what` holds. */

@@ -54,7 +54,8 @@ describe('a guest in QEMU', () => {
     expect(listener.has.size).toBe(size);
     await guest.close();
     expect(await standing(qemu)).toEqual(before);
-    expect((await migrationState(qemu.qmp)).status).toBe('cancelled');
+    // QEMU 10 calls it either.
+    expect((await migrationState(qemu.qmp)).status).toMatch(/cancelled|failed/);
     await expect(guest.stop()).rejects.toMatchObject({
       code: 'IMAGE',
       message: expect.stringContaining('open it again'),
@@ -272,16 +273,11 @@ describe('a guest in QEMU that cannot leave', () => {
     needsQemu(skip);
     const qemu = await startLeaving();
     const names = [
-      'multifd',
-      'compress',
-      'xbzrle',
-      'x-ignore-shared',
-      'release-ram',
-      'pause-before-switchover',
-      'block',
-      'dirty-bitmaps',
+      ...['multifd', 'compress', 'xbzrle', 'x-ignore-shared', 'release-ram', 'pause-before-switchover'],
+      ...['block', 'dirty-bitmaps'],
     ];
-    for (const name of names) {
+    const known = await capabilities(qemu.qmp);
+    for (const name of names.filter((name) => known.has(name))) {
       await setCapabilities(qemu.qmp, { [name]: true });
       await refused(qemu, new RegExp(`capability ${name} on: .*; turn it off`));
       await setCapabilities(qemu.qmp, { [name]: false });
