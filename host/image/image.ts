@@ -137,7 +137,7 @@ export interface GuestSink extends ImageSink {
   /** Pages that are there, as a bitmap: what an earlier destination had written, and since then always what there is. */
   readonly present: Uint8Array;
   /**
-   * It takes one execution state, once, and may wait for pages to do so. From then on it is as if it ran: what was not written, or forgotten, it waits for, and no
+   * It takes one execution state, and may wait for pages to do so; the same one once more is no other. From then on it is as if it ran: what was not written, or forgotten, it waits for, and no
    * page is written twice.
    */
   readonly loadsOnce?: true;

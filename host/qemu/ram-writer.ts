@@ -1,9 +1,8 @@
-// Writes pages as RAM records: within the sections of a stream (writer.ts), or bare on the second connection of a destination with the capability
-// postcopy-preempt, which takes pages that were requested there, past all that waits on the first one.
+// Writes pages as RAM records, within the sections of a stream (writer.ts).
 
 import { PAGE_BYTES } from '../../bindings/abi.js';
 import { type RamBlock, RamFlag } from './format.js';
-import { Output } from './output.js';
+import type { Output } from './output.js';
 
 export class RamWriter {
   readonly #out: Output;
@@ -38,33 +37,5 @@ export class RamWriter {
     this.#out.u64(offset + kind);
     this.#out.name(this.#blocks[block]!.name);
     this.#block = block;
-  }
-}
-
-/** The second connection of a destination with postcopy-preempt: it is made before the package is sent, and ends with the migration. */
-export class PreemptWriter {
-  readonly #out: Output;
-  readonly #ram: RamWriter;
-
-  constructor(send: (bytes: Uint8Array) => void, blocks: readonly RamBlock[]) {
-    this.#out = new Output(send);
-    this.#ram = new RamWriter(this.#out, blocks);
-  }
-
-  page(block: number, offset: number, bytes: Uint8Array, at: number): void {
-    this.#ram.page(block, offset, bytes, at);
-  }
-
-  zero(block: number, offset: number): void {
-    this.#ram.zero(block, offset);
-  }
-
-  flush(): void {
-    this.#out.flush();
-  }
-
-  end(): void {
-    this.#ram.end();
-    this.#out.flush();
   }
 }

@@ -59,6 +59,8 @@ class IncomingQemu implements GuestSink {
   #runs = false;
   #isCommitted = false;
   #isClosed = false;
+  /** What it was given, and when it has that. */
+  #loading: { readonly state: Uint8Array; readonly done: Promise<void> } | null = null;
 
   /** @param version of the QEMU that the guest comes from. */
   constructor(qmpPath: string, link: Incoming, pages: Pages, version: string) {
@@ -113,7 +115,16 @@ class IncomingQemu implements GuestSink {
     this.#pages.forget(pfn, pages);
   }
 
-  async load(state: Uint8Array): Promise<void> {
+  /** The same state once more is that of a guest which stood still since: it is loaded. */
+  load(state: Uint8Array): Promise<void> {
+    if (this.#loading && Buffer.compare(this.#loading.state, state) === 0) return this.#loading.done;
+    const isFirst = !this.#pages.isHandedOver;
+    const done = this.#load(state);
+    if (isFirst && this.#pages.isHandedOver) this.#loading = { state, done };
+    return done;
+  }
+
+  async #load(state: Uint8Array): Promise<void> {
     this.#check(0, 0);
     this.#checkEmpty();
     const { wasRunning, sections } = decodeState(state);

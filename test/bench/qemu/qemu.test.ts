@@ -7,11 +7,12 @@ import { skipped } from '../../skipped.js';
 
 it('a guest that moved says FAIL for a flipped bit, an old page, swapped pages', {
   timeout: 240_000,
-}, async ({ skip }) => {
+}, async (context) => {
+  const { skip } = context;
   needsGuest(skip);
   const missing = unavailable();
   if (missing) skipped(skip, missing);
-  const { code, rows, stderr } = await rowsOf('qemu/main.js', '--only', 'controls', '--size', '192M');
+  const { code, rows, stderr } = await rowsOf(context, 'qemu/main.js', '--only', 'controls', '--size', '192M');
   expect(stderr).toBe('');
   expect(rows.slice(1)).toEqual(
     ['flipped bit', 'stale page', 'swapped pages'].map((control) => ({ type: 'control', control, isFound: true })),

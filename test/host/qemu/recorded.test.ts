@@ -1,12 +1,10 @@
 // Streams of a real QEMU: understood, written again for another one that then runs, and damaged.
 import { describe, expect, it } from 'vitest';
 import { migrationState, runState, setCapabilities } from '#abdm/host/qemu/monitor.js';
-import { PreemptWriter } from '#abdm/host/qemu/ram-writer.js';
-import { StreamWriter } from '#abdm/host/qemu/writer.js';
 import { scale } from '../../engine.js';
 import { Drained, digestOf, parse, Relay } from './events.js';
 import { tryMutations } from './mutations.js';
-import { arriveAt, CAPABILITIES, connectAgain, drain, needsQemu, record, startQemu, until } from './qemu.js';
+import { arriveAt, drain, needsQemu, record, startQemu, until } from './qemu.js';
 import { POST_COPY, PRE_COPY } from './sample.js';
 
 const NAMES = { false: 'pre-copy', true: 'post-copy' };
@@ -92,45 +90,6 @@ describe('a stream of a real QEMU', () => {
       await until(async () => (await runState(qemu.qmp)).running);
     },
   );
-
-  it('goes on from pages that the guest asks for, on a connection of their own', async ({ skip }) => {
-    needsQemu(skip);
-    const guest = parse(await streamOf(true), new Drained());
-    const qemu = await startQemu(['-incoming', 'defer']);
-    const there = await arriveAt(qemu, () => guest.blocks, { ...CAPABILITIES, 'postcopy-preempt': true });
-    const { configuration, blocks, state, pages } = guest;
-    const beginning = { configuration: configuration!, blocks, returnPath: true, postCopy: true };
-    const main = new StreamWriter((bytes) => there.socket.write(bytes), beginning);
-    main.flush();
-    const second = await connectAgain(qemu);
-    const urgent = new PreemptWriter((bytes) => second.write(bytes), blocks);
-    // What it asks for, at once and only there; the rest at the end.
-    const sent = new Set<string>();
-    const send = (writer: StreamWriter | PreemptWriter, block: number, offset: number) => {
-      if (sent.has(`${block} ${offset}`)) return;
-      sent.add(`${block} ${offset}`);
-      const page = pages[block]!.get(offset);
-      if (page) writer.page(block, offset, page, 0);
-      else writer.zero(block, offset);
-    };
-    let asked = 0;
-    there.onRequest((block, start, bytes) => {
-      asked++;
-      for (let at = start; at < start + bytes; at += 4096) send(urgent, block, at);
-      urgent.flush();
-    });
-    for (const [block, { bytes }] of blocks.entries()) main.discard(block, [0, bytes]);
-    main.runNow(state!);
-    await until(async () => asked > 0 && (await runState(qemu.qmp)).running);
-    for (const [block, { bytes }] of blocks.entries()) {
-      for (let at = 0; at < bytes; at += 4096) send(main, block, at);
-    }
-    urgent.end();
-    main.end();
-    expect(await there.shut).toBe(0);
-    expect((await runState(qemu.qmp)).running).toBe(true);
-    await until(async () => (await migrationState(qemu.qmp)).status === 'completed');
-  });
 });
 
 describe('a damaged stream', () => {
