@@ -1,8 +1,9 @@
-// One migration of a QEMU to us: from its beginning, after which nothing but what comes before pages has left, to its end, when QEMU may forget the guest,
-// or its giving up, when the guest may go on.
+// One migration of a QEMU to us: from its beginning, after which nothing but what comes before pages has left, to its end, or its giving up, when the guest
+// may go on. That all has come is said as soon as it has, in post-copy: QEMU forgets nothing before it quits, and a guest that is to go on here all the same
+// is continued.
 //
 //   start ... open -> pages, in rounds -> onState (pre-copy: it has converged, and stands still) -> onEnd
-//         ... open, postCopy -> discards -> onState (post-copy) -> pages -> onEnd               release: QEMU may forget it
+//         ... open, postCopy -> discards -> onState (post-copy) -> pages -> onEnd
 //   giveUp, at any time
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -89,6 +90,8 @@ export class Migration {
       onEnd: () => {
         this.#hasEnded = true;
         if (!this.#isOver) handler.onEnd();
+        // From here on it only stands still, and can be continued, even if we are lost; waiting for this word, it never could.
+        if (this.#isPostCopy) this.#inlet?.send(returnPath.shut(0));
       },
     };
     this.#parser = new StreamParser(streamHandler);
@@ -137,11 +140,11 @@ export class Migration {
     this.#inlet?.send(returnPath.request(it, offset, it.hostPageBytes));
   }
 
-  /** QEMU may forget the guest: all has come. Resolves when its migration has completed. @throws {AbdmError} IMAGE. */
-  async release(): Promise<void> {
+  /** All has come, or is about to: its guest only stands still, when this resolves, and nothing but a command lets it go on. @throws {AbdmError} IMAGE. */
+  async complete(): Promise<void> {
     this.#isOver = true;
     await this.#untilSent();
-    this.#inlet?.send(returnPath.shut(0));
+    if (!this.#isPostCopy) this.#inlet?.send(returnPath.shut(0));
     await this.#untilEnded();
     this.close();
   }
@@ -155,11 +158,11 @@ export class Migration {
     this.#isOver = true;
     this.hold(false);
     try {
-      if (this.#isPostCopy) {
-        // If all has come, it is told at once: this process may be about to end.
-        if (!this.#hasEnded) await this.#untilSent();
-        this.#inlet?.send(returnPath.shut(1));
-      } else await cancelMigration(this.#qmp);
+      if (!this.#isPostCopy) await cancelMigration(this.#qmp);
+      else {
+        await this.#untilSent();
+        if (!this.#hasEnded) this.#inlet?.send(returnPath.shut(0));
+      }
       await this.#untilEnded();
     } finally {
       this.close();

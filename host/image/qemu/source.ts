@@ -23,6 +23,7 @@ import { Migration, type MigrationHandler } from './migration.js';
 import { Settings } from './settings.js';
 import { encodeSetup } from './setup.js';
 import { encodeState } from './state.js';
+import { within } from './within.js';
 
 const STOP_MS = 15_000;
 const QUIT_MS = 15_000;
@@ -164,7 +165,7 @@ class RunningQemu implements SendingGuest {
     if (this.#isClosed) return;
     this.#isClosed = true;
     // It quits in any case.
-    if (this.#allHere && this.#isPostCopy) await this.#migration?.release().catch(() => {});
+    if (this.#allHere && this.#isPostCopy) await this.#migration?.complete().catch(() => {});
     this.#migration?.close();
     if (!this.#isQmpGone) await this.#quit();
     this.#qmp.close();
@@ -234,37 +235,22 @@ class RunningQemu implements SendingGuest {
       await migration.open();
       await migration.postCopy();
     }
-    await state;
+    await within(STOP_MS, state, () => {
+      return imageError(`${this.description} did not send its state within ${STOP_MS / 1000} s`, 'try again');
+    });
     // All has come, and QEMU would let the guest go on if it lost us: that must not be from here on.
-    if (!this.#isPostCopy) await migration.release();
+    if (!this.#isPostCopy) await migration.complete();
     return encodeState({ wasRunning: this.#ran, sections: this.#state!.sections });
   }
 
   #stateComes(): Promise<void> {
     const state = new Promise<void>((resolve, reject) => {
-      const late = setTimeout(() => {
-        reject(
-          imageError(
-            `${this.description} did not send its state within ${STOP_MS / 1000} s`,
-            'is its host too busy? Try again',
-          ),
-        );
-      }, STOP_MS);
-      this.#waiting = {
-        resolve: () => {
-          clearTimeout(late);
-          resolve();
-        },
-        reject: (error) => {
-          clearTimeout(late);
-          reject(error);
-        },
-      };
+      this.#waiting = { resolve, reject };
+      if (this.#gone) reject(this.#gone);
+      else if (this.#state) resolve();
     });
     // Awaited later, or not at all if what comes before fails.
     state.catch(() => {});
-    if (this.#state) this.#waiting!.resolve();
-    if (this.#gone) this.#waiting!.reject(this.#gone);
     return state;
   }
 
@@ -285,16 +271,13 @@ class RunningQemu implements SendingGuest {
     }
   }
 
-  #quit(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const late = setTimeout(() => {
-        reject(imageError(`${this.description} does not quit`, 'end it: its guest runs elsewhere'));
-      }, QUIT_MS);
-      this.#qmp.onGone = () => {
-        clearTimeout(late);
-        resolve();
-      };
-      this.#qmp.execute('quit').catch(() => {});
+  async #quit(): Promise<void> {
+    const gone = new Promise<void>((resolve) => {
+      this.#qmp.onGone = () => resolve();
+    });
+    this.#qmp.execute('quit').catch(() => {});
+    await within(QUIT_MS, gone, () => {
+      return imageError(`${this.description} does not quit`, 'end it: its guest runs elsewhere');
     });
   }
 

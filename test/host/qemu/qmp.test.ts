@@ -1,7 +1,16 @@
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { migrationState, runState, setCapabilities, setParameters, version } from '#abdm/host/qemu/monitor.js';
+import {
+  blockedReasons,
+  capabilities,
+  migrationState,
+  progress,
+  runState,
+  setCapabilities,
+  setParameters,
+  version,
+} from '#abdm/host/qemu/monitor.js';
 import { QmpClient } from '#abdm/host/qemu/qmp.js';
 import { tempDir } from '../temp.js';
 import { needsQemu, startQemu } from './qemu.js';
@@ -108,8 +117,13 @@ describe('a monitor', () => {
   it('has its answers checked', async () => {
     const path = await monitor((line) => good(line, line.execute.startsWith('query') ? { status: 5 } : {}));
     const qmp = await open(path);
-    for (const query of [version, runState, migrationState]) {
+    for (const query of [version, runState, migrationState, capabilities]) {
       await expect(query(qmp)).rejects.toMatchObject({ code: 'IMAGE' });
+    }
+    const wrong = { 'blocked-reasons': 5, ram: { remaining: -1, 'dirty-sync-count': 0 } };
+    const other = await open(await monitor((line) => good(line, line.execute.startsWith('query') ? wrong : {})));
+    for (const query of [blockedReasons, progress]) {
+      await expect(query(other)).rejects.toMatchObject({ code: 'IMAGE' });
     }
   });
 
@@ -119,6 +133,9 @@ describe('a monitor', () => {
     expect(await version(qemu.qmp)).toMatch(/^\d+\.\d+\.\d+$/);
     expect(await runState(qemu.qmp)).toEqual({ status: 'prelaunch', running: false });
     expect(await migrationState(qemu.qmp)).toEqual({ status: 'none', reason: null, totalMs: null });
+    expect(await blockedReasons(qemu.qmp)).toEqual([]);
+    expect(await progress(qemu.qmp)).toEqual({ dirtySyncs: 0, remainingBytes: 0 });
+    expect((await capabilities(qemu.qmp)).get('postcopy-ram')).toBe(false);
     await setCapabilities(qemu.qmp, { 'postcopy-ram': true, 'return-path': true });
     await setParameters(qemu.qmp, { 'max-bandwidth': 2 ** 30 });
     const events: string[] = [];

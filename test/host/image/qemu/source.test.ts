@@ -9,7 +9,7 @@ import { capabilities, migrationState, parameters, runState, setCapabilities } f
 import { scale, seeded } from '../../../engine.js';
 import { skipped } from '../../../skipped.js';
 import { needsQemu, until } from '../../qemu/qemu.js';
-import { tempDir } from '../../temp.js';
+import { nodeChild, tempDir } from '../../temp.js';
 import { type Leaving, Listener, memoryOf, openLeaving, startLeaving } from './source-qemus.js';
 
 const RAM = 4 * 1024 * 1024;
@@ -75,8 +75,9 @@ describe('a guest in QEMU', () => {
         .subarray(0, 640 * 1024)
         .equals(await savedBy(qemu)),
     ).toBe(true);
-    // All has come, and QEMU still waits for the word that it may go.
-    expect((await migrationState(qemu.qmp)).status).toBe('postcopy-active');
+    // All has come, and QEMU is still there.
+    await until(async () => (await migrationState(qemu.qmp)).status === 'completed');
+    expect((await runState(qemu.qmp)).status).toBe('postmigrate');
     guest.want(5);
     const ended = new Promise((resolve) => qemu.process.once('exit', resolve));
     await guest.release();
@@ -213,6 +214,26 @@ describe('a guest in QEMU goes on exactly as before', () => {
     await until(async () => (await runState(qemu.qmp)).status !== 'finish-migrate');
     if (NOT_STOPPED.includes(phase)) return expect((await runState(qemu.qmp)).running).toBe(true);
     expect((await runState(qemu.qmp)).running).toBe(false);
+    await qemu.qmp.execute('cont');
+    expect((await runState(qemu.qmp)).running).toBe(true);
+  });
+
+  it('by a command, when whoever had it was killed once all had come', async ({ skip }) => {
+    needsQemu(skip);
+    const qemu = await startLeaving();
+    const source = new URL('../../../../dist/host/image/qemu/source.js', import.meta.url);
+    const script = `import('${source}').then(async ({ openQemu }) => {
+      const guest = await openQemu('${qemu.path}');
+      const missing = new Set(Array(guest.pages).keys());
+      guest.listen({ onPage: (pfn) => missing.delete(pfn), onAwaited() {} });
+      await guest.stop();
+      while (missing.size > 0) await new Promise((resolve) => setTimeout(resolve, 100));
+      setTimeout(() => console.log('all'), 100);
+    })`;
+    const child = await nodeChild(script);
+    child.process.kill('SIGKILL');
+    await child.ended;
+    await until(async () => (await runState(qemu.qmp)).status === 'postmigrate');
     await qemu.qmp.execute('cont');
     expect((await runState(qemu.qmp)).running).toBe(true);
   });
