@@ -13,6 +13,7 @@ const LONGEST = [
   'host/source/together',
   'host/cli/live-gangs',
   'host/source/live',
+  'host/store/slots',
   'bench/figures',
   'host/cli/announced',
   'host/cli/live',

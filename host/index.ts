@@ -85,6 +85,7 @@ export {
   type EngineOptions,
   lookUpName,
   parseStore,
+  type ReadTarget,
   StoreKeeper,
 } from './store/index.js';
 

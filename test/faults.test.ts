@@ -3,12 +3,15 @@ import { expect, test } from 'vitest';
 import { FAULTS } from '../bench/faults/faults.js';
 import { scale } from './engine.js';
 import { rowsOf } from './rows.js';
+import { missing } from './skipped.js';
 
 const MAIN = 'faults/main.js';
 const RUNS = scale(1);
 
+const NAMES = FAULTS.filter(({ needs }) => !needs || !missing(needs)).map(({ name }) => name);
+
 // Side by side: each is mostly a migration at a few megabytes a second.
-test.concurrent.for(FAULTS.map(({ name }) => name))(
+test.concurrent.for(NAMES)(
   '%s has the outcome that is promised',
   { timeout: 180_000 * RUNS },
   async (name, context) => {

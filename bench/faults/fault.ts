@@ -16,6 +16,8 @@ export interface Fault {
   readonly name: string;
   /** What must come of it, for people. */
   readonly promise: string;
+  /** A program without which it cannot be run. */
+  readonly needs?: string;
   scene(random: Random, seed: number): SceneOptions;
   /** From the opened scene to the verdict. */
   run(run: Run): Promise<void>;

@@ -1,5 +1,6 @@
 // npm run faults: every row of the table of faults, with real processes, at seeded random moments; each outcome is held against what is promised.
 import { parseArgs } from 'node:util';
+import { has } from '../stores/servers.js';
 import type { Fault } from './fault.js';
 import { FAULTS } from './faults.js';
 import { endAll, type Row, runFault } from './runner.js';
@@ -58,6 +59,10 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 for (const fault of options.faults) {
+  if (fault.needs && !has(fault.needs)) {
+    console.error(`${fault.name} is left out: ${fault.needs} is not installed`);
+    continue;
+  }
   const row = await runFault(fault, options.runs, options.seed, (line) => process.stderr.write(`${line}\n`));
   console.log(options.json ? JSON.stringify(row) : text(row));
   if (row.failed.length > 0) process.exitCode = 1;

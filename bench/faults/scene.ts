@@ -5,6 +5,8 @@ import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Servers } from '../stores/servers.js';
+import { type ClusterStore, cluster } from '../stores/stores.js';
 import { writeImage } from './image.js';
 import type { Credentials } from './keys.js';
 import type { Random } from './random.js';
@@ -32,6 +34,8 @@ export interface SceneOptions {
   readonly announced?: boolean;
   /** What the source says to the first node is recorded. */
   readonly recorded?: boolean;
+  /** No nodes, but a cluster of Valkey, of which each primary has so many replicas. */
+  readonly clusterReplicas?: number | null;
 }
 
 const DEFAULTS = {
@@ -45,6 +49,7 @@ const DEFAULTS = {
   withProcess: false,
   announced: false,
   recorded: false,
+  clusterReplicas: null,
 };
 
 /** What the source said before it ended has arrived by then. */
@@ -64,10 +69,13 @@ export class Scene extends Stage {
   #listen = '127.0.0.1:0';
   #to = '';
   recorder: SessionRecorder | null = null;
+  cluster: ClusterStore | null = null;
+  readonly #servers: Servers;
 
   constructor(random: Random, options: SceneOptions = {}) {
     super(random, options.credentials);
     this.options = { ...DEFAULTS, ...options } as typeof DEFAULTS & SceneOptions;
+    this.#servers = new Servers(this.dir);
     mkdirSync(join(this.dir, 'images'));
     this.image = join(this.dir, 'images', 'in');
     this.out = join(this.dir, 'images', 'out');
@@ -76,12 +84,14 @@ export class Scene extends Stage {
 
   /** Image, nodes and destination; not yet the source. */
   async open(): Promise<this> {
-    const { nodes, memory, imagePages, proxied } = this.options;
+    const { memory, imagePages, proxied, clusterReplicas } = this.options;
+    const nodes = clusterReplicas === null ? this.options.nodes : 0;
     writeImage(this.image, imagePages, this.random.below(2 ** 32));
     if (proxied) this.useProxies();
     if (this.options.withProcess) this.#process = spawn('cat', { stdio: ['pipe', 'pipe', 'ignore'] });
     const sizes = Array.from({ length: nodes }, (_, i) => (typeof memory === 'string' ? memory : memory[i]!));
     await Promise.all(sizes.map((size) => this.addNode(size)));
+    if (clusterReplicas !== null) this.cluster = await cluster(this.#servers, clusterReplicas);
     if (this.options.recorded) this.recorder = await new SessionRecorder(this.nodes[0]!.ownAddress).listen();
     await this.startDestination();
     return this;
@@ -92,7 +102,7 @@ export class Scene extends Stage {
     const { destinationRate } = this.options;
     const rate = destinationRate ? ['--rate', destinationRate] : [];
     const images = [`a=file:${this.out}`, ...(this.#process ? [`p=file:${this.processOut}`] : [])];
-    const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...this.secured];
+    const args = ['merge', ...images, '--listen', this.#listen, ...rate, ...this.secured, ...this.#stores];
     this.destination = this.start('destination', args, 'there');
     this.#listen = await this.destination.address();
     if (this.#to === '') this.#to = this.proxies ? (await this.proxies.add(this.#listen)).address : this.#listen;
@@ -102,7 +112,7 @@ export class Scene extends Stage {
     const { replicas, sourceRate, announced } = this.options;
     const addresses = this.nodes.map(({ address }) => address);
     if (this.recorder) addresses[0] = this.recorder.address;
-    const nodes = announced ? [] : ['--intermediates', addresses.join(',')];
+    const nodes = announced || this.cluster ? this.#stores : ['--intermediates', addresses.join(',')];
     const images = [`a=file:${this.image}`, ...(this.#process ? [`p=process:${this.#process.pid}`] : [])];
     const args = ['eject', ...images, '--to', this.#to, ...nodes, ...this.secured];
     if (replicas > 1) args.push('--replicas', String(replicas));
@@ -129,14 +139,20 @@ export class Scene extends Stage {
     return Promise.race([once(this.#process.stdout!, 'data').then(() => true), sleep(1_000, false)]);
   }
 
+  get #stores(): string[] {
+    return this.cluster?.urls.flatMap((url) => ['--store', url]) ?? [];
+  }
+
   override async close(): Promise<string[]> {
     const stuck = await super.close();
+    await this.#servers.end();
     this.#process?.kill('SIGKILL');
     this.recorder?.close();
     return stuck;
   }
 
   override kill(): void {
+    void this.#servers.end();
     this.#process?.kill('SIGKILL');
     super.kill();
   }

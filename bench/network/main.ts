@@ -5,8 +5,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { PAGE_BYTES } from 'abdm';
-import { createRecipe } from '../pages.js';
+import { writeMix } from '../mix.js';
 import { defaultCongestionControl, unavailable } from './namespaces.js';
 import { againstDirect, type Line, type Plan, replication, slowNode } from './rows.js';
 import { type SealingLine, sealing } from './sealing.js';
@@ -16,8 +15,6 @@ const USAGE = 'usage: npm run bench:network -- [--quick] [--json] [--only replic
 const BITS_PER_S = 200e6;
 /** For sealing: enough that its price stands out from that of a process that begins. */
 const SEALED_BYTES = 2 ** 29;
-/** Duplicates are found within so many pages. */
-const WINDOW_PAGES = 2048;
 
 const ROWS = ['replication', 'direct', 'slow', 'sealing'] as const;
 
@@ -64,17 +61,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'abdm-network-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 
-/** The mix of bench/pages.ts. */
-async function writeMix(name: string, bytes: number): Promise<string> {
-  const pages = new Uint8Array(bytes);
-  (await createRecipe(bytes / PAGE_BYTES, WINDOW_PAGES)).fill(pages, 'mix');
-  const path = join(directory, name);
-  writeFileSync(path, pages);
-  return path;
-}
-
 const imageBytes = values.quick ? 2 ** 25 : 2 ** 27;
-const image = await writeMix('image', imageBytes);
+const image = join(directory, 'image');
+await writeMix(image, imageBytes);
 const keyFile = join(directory, 'key');
 writeFileSync(keyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
 const plan: Plan = {
@@ -102,4 +91,8 @@ console.log(
 if (wanted('replication')) for (const line of await replication(plan)) print(line);
 if (wanted('direct')) for (const line of await againstDirect(plan)) print(line);
 if (wanted('slow')) for (const line of await slowNode(plan)) print(line);
-if (wanted('sealing')) print(await sealing({ ...plan, image: await writeMix('sealed', SEALED_BYTES) }, SEALED_BYTES));
+if (wanted('sealing')) {
+  const sealed = join(directory, 'sealed');
+  await writeMix(sealed, SEALED_BYTES);
+  print(await sealing({ ...plan, image: sealed }, SEALED_BYTES));
+}

@@ -108,8 +108,9 @@ export interface ImageSink {
   readonly description: string;
   /** What was written cannot be read back: `read` is never called. */
   readonly isWriteOnly?: true;
-  /** Has much to write still: nothing more should come for now but what somebody waits for. `onFree` is called when that is over. */
+  /** Has much to write still: nothing more should come for now but what somebody waits for. */
   readonly isBusy?: boolean;
+  /** Called when it is not busy any more. */
   onFree?: () => void;
   /** Writes `bytes` (at most 4096 a page) at page `pfn`. */
   write(pfn: number, memory: Uint8Array, offset: number, bytes: number): void;

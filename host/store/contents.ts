@@ -55,13 +55,13 @@ export class Contents {
     await this.#engine.touch([this.#keys.head], ttlMs);
   }
 
-  /** Removes everything. The head goes last, for it leads to all else. */
-  async remove(): Promise<{ frames: number; bytes: number }> {
+  /** Removes everything, step by step. The head goes last, for it leads to all else. */
+  async remove(step: <T>(done: Promise<T>) => Promise<T>): Promise<{ frames: number; bytes: number }> {
     const { head, claim, source } = this.#keys;
     let frames = 0;
-    await this.#engine.remove([source]);
-    for (const ids of this.#possible(0)) frames += await this.#engine.remove(this.#keysOf(ids));
-    await this.#engine.remove([claim, head]);
+    await step(this.#engine.remove([source]));
+    for (const ids of this.#possible(0)) frames += await step(this.#engine.remove(this.#keysOf(ids)));
+    await step(this.#engine.remove([claim, head]));
     return { frames, bytes: this.#storedBytes };
   }
 

@@ -3,6 +3,11 @@
 /** What became of a value that was to be added. */
 export type Added = 'stored' | 'exists' | 'full';
 
+/** Where a value goes to; null: nowhere, for nobody waits for it any more, or it is too long. */
+export interface ReadTarget {
+  into: Uint8Array | null;
+}
+
 /**
  * A connection to a store. Everything is asked anew by itself when the connection breaks, and fails with PEER_GONE only after `close`.
  * What the store refuses fails with NO_ROOM, UNAUTHENTICATED or PEER_ABORTED. Where more than one copy is asked for, 'stored' says that all have it.
@@ -25,8 +30,8 @@ export interface Engine {
   swap(key: string, expected: Uint8Array, value: Uint8Array | null, ttlMs: number): Promise<boolean>;
   /** What is there; null: nothing. */
   get(key: string): Promise<Uint8Array | null>;
-  /** Reads a value of up to `into.byteLength` bytes; null if there is none. Nothing is written to `into` any more once `signal` is aborted. */
-  read(key: string, into: Uint8Array, signal: AbortSignal): Promise<number | null>;
+  /** Reads a value of up to `target.into.byteLength` bytes; null if there is none. Once `target.into` is null nothing is written any more. */
+  read(key: string, target: ReadTarget): Promise<number | null>;
   /** Which of these keys there are; with `ttlMs` they stay for so long from now on. */
   touch(keys: readonly string[], ttlMs: number | null): Promise<boolean[]>;
   /** Until a key expires. */

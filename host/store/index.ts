@@ -1,6 +1,6 @@
 // Who else can keep frames: stores that people already run (docs/stores.md). A store's driver is loaded when one is first used.
 //
-//   keeper.ts      a store as a keeper of blocks      <- head.ts, claim.ts, names.ts, records.ts
+//   keeper.ts      a store as a keeper of blocks      <- head.ts, contents.ts, claim.ts, presence.ts, names.ts, records.ts
 //   engine.ts      what a store has to do for that    <- redis/, memcached/
 
 import { addDriver, type Driver } from '../mam/dial.js';
@@ -12,7 +12,7 @@ import { StoreKeeper } from './keeper.js';
 import { lookUpName } from './names.js';
 
 export { parseStore } from './address.js';
-export type { Added, Engine, EngineOptions } from './engine.js';
+export type { Added, Engine, EngineOptions, ReadTarget } from './engine.js';
 export { StoreKeeper } from './keeper.js';
 export { lookUpName } from './names.js';
 

@@ -28,25 +28,24 @@ import {
 import { StoreClaim } from './claim.js';
 import { Contents } from './contents.js';
 import { within } from './deadline.js';
-import type { Engine, EngineOptions } from './engine.js';
+import type { Engine, EngineOptions, ReadTarget } from './engine.js';
 import { forgotten, HeadRecord } from './head.js';
 import { enterNames, leaveNames, renewNames } from './names.js';
+import { Presence } from './presence.js';
 import { Keys } from './records.js';
 
 /** A connection that broke is waited for so long. */
 const AWAY_MS = 5_000;
 const TIMEOUT_MS = 5_000;
-/** How often it is said that somebody is here, and for how long that holds. */
+/** How often it is said that somebody is here. */
 const BEAT_MS = 3_000;
-const HERE_MS = 10_000;
 /** How long a last word may take. */
 const LAST_MS = 1_000;
 /** How long what is left of a migration may take to be removed. */
 const CLEAN_MS = 30_000;
-/** Millions of keys take a while. */
-const DROP_MS = 300_000;
+/** Millions of keys take a while to be dropped; what is done of that at a time does not. What is left expires. */
+const STEP_MS = 10_000;
 const SOURCE_CHOSE = 'the destination that its source chose';
-const HERE = new Uint8Array([1]);
 /** It answers, and does not do what it is asked for. */
 const REFUSALS: ReadonlySet<AbdmErrorCode> = new Set(['NO_ROOM', 'PEER_ABORTED', 'UNAUTHENTICATED']);
 
@@ -61,6 +60,7 @@ export class StoreKeeper implements FrameKeeper {
   #head!: HeadRecord;
   #contents!: Contents;
   #claim!: StoreClaim;
+  #presence!: Presence;
   #connected = true;
   /** It has said what it is. */
   #begun = false;
@@ -139,13 +139,13 @@ export class StoreKeeper implements FrameKeeper {
 
   async get(id: number, into: Uint8Array, { deadlineMs }: { deadlineMs?: number } = {}): Promise<number> {
     this.#requireOpen();
-    const late = new AbortController();
-    const reading = this.#engine.read(this.#contents.keyOf(id), into, late.signal);
+    const target: ReadTarget = { into };
+    const reading = this.#engine.read(this.#contents.keyOf(id), target);
     try {
       const bytes = await within(deadlineMs, `${this.address} has not sent ${id}`, reading);
       if (bytes !== null) return bytes;
     } finally {
-      late.abort();
+      target.into = null;
     }
     throw new AbdmError('FRAME_LOST', `${this.address} does not have frame ${id}`);
   }
@@ -221,7 +221,7 @@ export class StoreKeeper implements FrameKeeper {
     if (this.#ended) return;
     const isSource = this.open && this.#options.role === 'source';
     this.#stop();
-    const said: Promise<unknown> = isSource ? this.#engine.remove([this.#keys.source]) : Promise.resolve();
+    const said = isSource ? this.#presence.leave() : Promise.resolve();
     this.#closeAfter(said, LAST_MS);
   }
 
@@ -241,7 +241,8 @@ export class StoreKeeper implements FrameKeeper {
     this.#contents = new Contents(this.#engine, this.#keys, this.#head, isSource);
     this.#claim = new StoreClaim(this.#engine, this.#keys.claim, () => this.#head.ttlMs);
     this.freeBytes = await this.#engine.freeBytes();
-    if (isSource) await this.#sayHere();
+    this.#presence = new Presence(this.#engine, this.#keys.source, this.#head);
+    if (isSource) await this.#presence.say();
     this.#begun = true;
     this.#beat();
   }
@@ -268,18 +269,20 @@ export class StoreKeeper implements FrameKeeper {
   }
 
   async #drop(): Promise<{ frames: number; bytes: number }> {
+    const step = <T>(done: Promise<T>) => within(STEP_MS, `${this.address} has not removed anything`, done);
     try {
-      await this.#refresh();
+      await step(this.#refresh());
     } catch (error) {
       if (isSurelyGone(error)) return { frames: 0, bytes: 0 };
       throw error;
     }
     this.#dropped = true;
+    this.#presence.stop();
     // What is under way would come after what is removed.
-    await Promise.allSettled(this.#puts.values());
+    await step(Promise.allSettled(this.#puts.values()));
     const { registration } = this.#head.value;
-    if (registration) await leaveNames(this.#engine, this.#options.migration, registration.vms);
-    return this.#contents.remove();
+    if (registration) await step(leaveNames(this.#engine, this.#options.migration, registration.vms));
+    return this.#contents.remove(step);
   }
 
   /** Every key stays for so long from now on. @throws {AbdmError} PEER_GONE, surely, if blocks are not there that it said it has. */
@@ -311,21 +314,12 @@ export class StoreKeeper implements FrameKeeper {
   }
 
   async #renew(): Promise<void> {
-    if (this.#options.role === 'source') await this.#sayHere();
+    if (this.#options.role === 'source') await this.#presence.say();
     else await this.#head.refresh();
     await this.#claim.renew();
     this.freeBytes = await this.#engine.freeBytes();
     const { ttlMs } = this.#head;
     if (performance.now() - this.#renewedAt > ttlMs / 3) await this.#touch(ttlMs);
-  }
-
-  async #sayHere(): Promise<void> {
-    const { source } = this.#keys;
-    const [isThere] = await this.#engine.touch([source], HERE_MS);
-    if (isThere) return;
-    await this.#head.refresh();
-    if (this.#dropped) return;
-    await this.#engine.add(source, HERE, HERE_MS);
   }
 
   #onOpen(open: boolean, why?: string): void {
@@ -373,7 +367,7 @@ export class StoreKeeper implements FrameKeeper {
   /** A drop that nobody waits for any more goes on, too: what it leaves would stay for as long as its lease. */
   #closeAfter(last: Promise<unknown>, ms: number): void {
     const close = () => this.#engine.close();
-    if (this.#dropping) within(DROP_MS, '', Promise.allSettled([this.#dropping, last])).then(close, close);
+    if (this.#dropping) void Promise.allSettled([this.#dropping, within(ms, '', last)]).then(close);
     else if (ms === 0) close();
     else within(ms, '', last).then(close, close);
   }

@@ -8,6 +8,7 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { AbdmError } from '../../bindings/errors.js';
 import { type Address, formatAddress } from '../wire/address.js';
+import type { ReadTarget } from './engine.js';
 
 /** What a line of an answer means: all of it, that a value follows, that more lines do; null: it is no answer. */
 export type Line<R> = { readonly reply: R } | { readonly bytes: number; readonly reply: R } | 'more' | null;
@@ -21,13 +22,8 @@ const MAX_LINE = 1024;
 /** Asked for something, and silent for so long: it is given up. */
 const SILENT_MS = 5_000;
 
-/** Where a value goes to; null: nowhere, any more, or it is too long. */
-export interface Target {
-  into: Uint8Array | null;
-}
-
 interface Request<R> {
-  readonly target: Target;
+  readonly target: ReadTarget;
   resolve(reply: R): void;
   reject(error: AbdmError): void;
 }
@@ -91,7 +87,7 @@ export class Pipe<R> {
   }
 
   /** Sends a request; a part of it may be a block, which is not read any more once it is answered. @throws {AbdmError} PEER_GONE. */
-  ask(parts: readonly (string | Uint8Array)[], target: Target = { into: null }): Promise<R> {
+  ask(parts: readonly (string | Uint8Array)[], target: ReadTarget = { into: null }): Promise<R> {
     if (this.#error) return Promise.reject(this.#error);
     return new Promise((resolve, reject) => {
       this.#requests.push({ target, resolve, reject });

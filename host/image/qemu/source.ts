@@ -16,6 +16,7 @@ import { type AbdmError, asAbdmError } from '../../../bindings/errors.js';
 import type { DeviceState } from '../../qemu/format.js';
 import { continueGuest, progress, runState, stopGuest, version } from '../../qemu/monitor.js';
 import { QmpClient } from '../../qemu/qmp.js';
+import { within } from '../../wire/within.js';
 import { checkRange, imageError, type PageListener, type Region, type SendingGuest } from '../image.js';
 import { Arrivals } from './arrivals.js';
 import { examine } from './examine.js';
@@ -23,7 +24,6 @@ import { Migration, type MigrationHandler } from './migration.js';
 import { Settings } from './settings.js';
 import { encodeSetup } from './setup.js';
 import { encodeState } from './state.js';
-import { within } from './within.js';
 
 const STOP_MS = 15_000;
 const QUIT_MS = 15_000;

@@ -6,8 +6,8 @@ import { AbdmError, asAbdmError } from '../../../bindings/errors.js';
 import { formatAddress } from '../../wire/address.js';
 import { MAX_FRAME_BYTES } from '../../wire/messages.js';
 import type { StoreAddress } from '../address.js';
-import type { Added, Engine, EngineOptions } from '../engine.js';
-import { Pipe, type Target } from '../pipe.js';
+import type { Added, Engine, EngineOptions, ReadTarget } from '../engine.js';
+import { Pipe } from '../pipe.js';
 import { flag, meta, type Reply } from './meta.js';
 
 const RETRY_MS = 100;
@@ -100,17 +100,12 @@ class MemcachedEngine implements Engine {
     return (await this.#value(key))?.value ?? null;
   }
 
-  async read(key: string, into: Uint8Array, signal: AbortSignal): Promise<number | null> {
-    const target: Target = { into };
-    const stop = () => {
-      target.into = null;
-    };
-    signal.addEventListener('abort', stop);
+  async read(key: string, target: ReadTarget): Promise<number | null> {
+    const most = target.into?.byteLength ?? 0;
     const { word, bytes, flags } = await this.#ask([`mg ${key} v\r\n`], target);
-    signal.removeEventListener('abort', stop);
     if (word === 'EN') return null;
     if (word !== 'VA') throw this.#refused(word, flags);
-    return bytes <= into.byteLength ? bytes : null;
+    return bytes <= most ? bytes : null;
   }
 
   async touch(keys: readonly string[], ttlMs: number | null): Promise<boolean[]> {
@@ -150,7 +145,7 @@ class MemcachedEngine implements Engine {
   }
 
   /** Asks, on another connection if this one breaks. @throws {AbdmError} PEER_GONE once it is closed, UNAUTHENTICATED. */
-  async #ask(parts: readonly (string | Uint8Array)[], target?: Target): Promise<Reply> {
+  async #ask(parts: readonly (string | Uint8Array)[], target?: ReadTarget): Promise<Reply> {
     for (;;) {
       if (this.#closed) throw new AbdmError('PEER_GONE', `the connection to ${this.#address.text} has ended`);
       try {

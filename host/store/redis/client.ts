@@ -38,7 +38,8 @@ export async function connect(address: StoreAddress, options: EngineOptions): Pr
   single.disconnect();
   const cluster = new library.Cluster([...address.hosts], {
     lazyConnect: true,
-    enableAutoPipelining: true,
+    // Commands that go out together are not redirected one by one: while slots move, some of them would be asked in vain again and again.
+    enableAutoPipelining: false,
     clusterRetryStrategy: () => RETRY_MS,
     retryDelayOnFailover: RETRY_MS,
     slotsRefreshTimeout: options.timeoutMs,
@@ -64,6 +65,10 @@ export function told(address: StoreAddress, cause: unknown): AbdmError {
   if (/\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid password|without any password/.test(message)) {
     const hint = 'give a user and password that may use keys that begin with abdm:, in --store or ABDM_STORE';
     return new AbdmError('UNAUTHENTICATED', `${address.text} does not let us in: ${message}; ${hint}`);
+  }
+  if (/certificate/i.test(message)) {
+    const hint = 'name the CA that has signed it in NODE_EXTRA_CA_CERTS';
+    return new AbdmError('UNAUTHENTICATED', `${address.text} is not trusted: ${message}; ${hint}`);
   }
   return new AbdmError('PEER_UNREACHABLE', `${address.text}: ${message}`);
 }
@@ -108,13 +113,15 @@ async function connectSingle(library: Library, address: StoreAddress, options: E
 
 async function ready(client: Redis | Cluster, address: StoreAddress, { timeoutMs, signal }: EngineOptions) {
   let last: unknown = null;
-  // Without a listener the library writes to the console; later failures are those of commands.
-  client.on('error', (error: unknown) => {
-    last = error;
-  });
-  const where = address.hosts.map(formatAddress).join(', ');
   const over = new AbortController();
+  const where = address.hosts.map(formatAddress).join(', ');
   const stopped = new Promise<never>((_, reject) => {
+    // Without a listener the library writes to the console; later failures are those of commands.
+    client.on('error', (error: unknown) => {
+      last = error;
+      // It would be tried again and again.
+      if (told(address, error).code === 'UNAUTHENTICATED') reject(error);
+    });
     const late = () => reject(new Error(`${where} has not answered within ${timeoutMs} ms`));
     const timer = setTimeout(late, timeoutMs);
     over.signal.addEventListener('abort', () => clearTimeout(timer));

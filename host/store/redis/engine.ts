@@ -11,15 +11,13 @@ import { AbdmError, asAbdmError } from '../../../bindings/errors.js';
 import { type Address, formatAddress, parseAddress } from '../../wire/address.js';
 import { MAX_FRAME_BYTES } from '../../wire/messages.js';
 import type { StoreAddress } from '../address.js';
-import type { Added, Engine, EngineOptions } from '../engine.js';
-import { Pipe, type Target } from '../pipe.js';
+import type { Added, Engine, EngineOptions, ReadTarget } from '../engine.js';
 import { type Client, connect, parseInfo, told, usage } from './client.js';
-import { command, type Reply, ReplyError, resp } from './resp.js';
-import { slotOf } from './slot.js';
+import { type BlockLine, BlockLines, CONFIRM_MS } from './line.js';
+import { command, type Reply, ReplyError } from './resp.js';
+import { SLOTS, slotOf } from './slot.js';
 
 const RETRY_MS = 100;
-/** How long replicas may take to confirm a write. */
-const CONFIRM_MS = 2_000;
 /** What a value of a frame's length takes, for each of its bytes: the allocator rounds up. */
 const OVERHEAD = 1.28;
 /** The server, or who has the slot, is about to change: asked again, it goes well. */
@@ -45,15 +43,14 @@ export async function openRedis(address: StoreAddress, options: EngineOptions): 
 class RedisEngine implements Engine {
   copies = 1;
   readonly #address: StoreAddress;
-  readonly #timeoutMs: number;
   readonly #client: Client;
-  readonly #pipes = new Map<string, Promise<Pipe<Reply>>>();
+  readonly #lines: BlockLines;
   #closed = false;
 
   constructor(address: StoreAddress, { timeoutMs, onOpen }: EngineOptions, client: Client) {
     this.#address = address;
-    this.#timeoutMs = timeoutMs;
     this.#client = client;
+    this.#lines = new BlockLines(address, timeoutMs);
     let why: string | undefined;
     client.redis.on('error', (error: unknown) => {
       why = told(address, error).message;
@@ -96,36 +93,38 @@ class RedisEngine implements Engine {
   }
 
   async ping(): Promise<void> {
-    await Promise.any(this.#servers().map((server) => server.ping())).catch((cause) => {
+    const { cluster } = this.#client;
+    const pings = this.#servers().map((server) => (cluster ? server.call('CLUSTER', 'INFO') : server.ping()));
+    const said = await Promise.any(pings).catch((cause) => {
       throw told(this.#address, cause.errors?.[0] ?? cause);
     });
+    // Where a part of a cluster is down, who asks for all of it would be told again and again that it is there.
+    if (cluster && parseInfo(String(said)).get('cluster_slots_ok') !== String(SLOTS)) {
+      throw told(this.#address, 'a part of the cluster is down');
+    }
   }
 
   async add(key: string, value: Uint8Array, ttlMs: number): Promise<Added> {
     const set = command('SET', key, value, 'PX', String(ttlMs), 'NX');
-    const [reply, confirmed] = await this.#send(key, async (pipe) => {
-      const asked = [pipe.ask(set)];
-      if (this.copies > 1) {
-        // Of what was there already too: a write behind it is confirmed only with it.
-        asked.push(pipe.ask(command('PEXPIRE', key, String(ttlMs))));
-        asked.push(pipe.ask(command('WAIT', String(this.copies - 1), String(CONFIRM_MS))));
-      }
-      const replies = await Promise.all(asked);
-      return [replies[0]!, replies.at(-1)!] as const;
+    const [reply, confirmed] = await this.#send(key, async (line, asking) => {
+      const added = line.ask(set, asking);
+      return this.copies > 1 ? Promise.all([added, this.#confirm(line, asking, key, ttlMs)]) : [await added];
     });
     if (reply instanceof ReplyError && reply.text.startsWith('OOM')) return 'full';
     if (reply instanceof ReplyError) throw this.#refused(reply.text);
-    if (this.copies > 1 && !(typeof confirmed === 'number' && confirmed >= this.copies - 1)) {
-      const text = `${String(confirmed)} of ${this.copies - 1} replicas have confirmed a write within ${CONFIRM_MS} ms`;
-      throw new AbdmError('PEER_ABORTED', `${this.#address.text}: ${text}`);
-    }
+    if (this.copies > 1) this.#requireConfirmed(confirmed);
     return reply === null ? 'exists' : 'stored';
   }
 
   async swap(key: string, expected: Uint8Array, value: Uint8Array | null, ttlMs: number): Promise<boolean> {
     const [old, next] = [Buffer.from(expected), Buffer.from(value ?? [])];
     const done = await this.#ask(() => this.#client.redis.eval(SWAP, 1, key, old, next, ttlMs));
-    if (done === 1 && value !== null && this.copies > 1) await this.#confirm(key, ttlMs);
+    if (done === 1 && value !== null && this.copies > 1) {
+      const [confirmed] = await this.#send(key, async (line, asking) => [
+        await this.#confirm(line, asking, key, ttlMs),
+      ]);
+      this.#requireConfirmed(confirmed);
+    }
     return done === 1;
   }
 
@@ -133,17 +132,13 @@ class RedisEngine implements Engine {
     return this.#ask(() => this.#client.redis.getBuffer(key));
   }
 
-  async read(key: string, into: Uint8Array, signal: AbortSignal): Promise<number | null> {
-    const target: Target = { into };
-    const stop = () => {
-      target.into = null;
-    };
-    signal.addEventListener('abort', stop);
-    const [reply] = await this.#send(key, async (pipe) => [await pipe.ask(command('GET', key), target)], signal);
-    signal.removeEventListener('abort', stop);
+  async read(key: string, target: ReadTarget): Promise<number | null> {
+    const most = target.into?.byteLength ?? 0;
+    const get = command('GET', key);
+    const [reply] = await this.#send(key, async (line, asking) => [await line.ask(get, asking, target)], target);
     if (reply instanceof ReplyError) throw this.#refused(reply.text);
     if (typeof reply !== 'object' || reply === null) return null;
-    return reply.bytes <= into.byteLength ? reply.bytes : null;
+    return reply.bytes <= most ? reply.bytes : null;
   }
 
   async touch(keys: readonly string[], ttlMs: number | null): Promise<boolean[]> {
@@ -170,24 +165,24 @@ class RedisEngine implements Engine {
     if (this.#closed) return;
     this.#closed = true;
     this.#client.redis.disconnect();
-    for (const pipe of this.#pipes.values()) {
-      pipe.then(
-        (one) => one.close(),
-        () => {},
-      );
-    }
+    this.#lines.close();
   }
 
-  /** Replicas have what was written last under this key. */
-  async #confirm(key: string, ttlMs: number): Promise<void> {
-    const [reply] = await this.#send(key, async (pipe) => {
-      const asked = [pipe.ask(command('PEXPIRE', key, String(ttlMs)))];
-      asked.push(pipe.ask(command('WAIT', String(this.copies - 1), String(CONFIRM_MS))));
-      const replies = await Promise.all(asked);
-      return replies[0] instanceof ReplyError ? [replies[0]] : [replies[1]!];
-    });
-    if (typeof reply === 'number' && reply >= this.copies - 1) return;
-    throw new AbdmError('PEER_ABORTED', `${this.#address.text}: its replicas have not confirmed a write`);
+  /**
+   * How many replicas have what is under this key, or what is wrong. Of what was there already too: a write behind it is confirmed only with it.
+   */
+  async #confirm(line: BlockLine, asking: boolean, key: string, ttlMs: number): Promise<Reply> {
+    const written = line.ask(command('PEXPIRE', key, String(ttlMs)), asking);
+    const [reply, confirmed] = await Promise.all([written, line.confirm(this.copies - 1)]);
+    return reply instanceof ReplyError ? reply : confirmed;
+  }
+
+  /** @throws {AbdmError} PEER_ABORTED. */
+  #requireConfirmed(confirmed: Reply | undefined): void {
+    if (typeof confirmed === 'number' && confirmed >= this.copies - 1) return;
+    const many = confirmed instanceof ReplyError ? confirmed.text : String(confirmed);
+    const text = `${many} of ${this.copies - 1} replicas have confirmed a write within ${CONFIRM_MS} ms`;
+    throw new AbdmError('PEER_ABORTED', `${this.#address.text}: ${text}`);
   }
 
   /** Every server that writes. */
@@ -219,21 +214,19 @@ class RedisEngine implements Engine {
   /** Sends what is about one key to whoever has it, again and again while servers change. The first reply decides. */
   async #send<T extends readonly [Reply, ...Reply[]]>(
     key: string,
-    send: (pipe: Pipe<Reply>) => Promise<T>,
-    signal?: AbortSignal,
+    send: (line: BlockLine, asking: boolean) => Promise<T>,
+    target?: ReadTarget,
   ): Promise<T> {
     let moved: string | null = null;
     for (;;) {
       this.#requireOpen();
-      if (signal?.aborted) throw new AbdmError('CANCELLED', 'nobody waits for it any more');
+      if (target?.into === null) throw new AbdmError('CANCELLED', 'nobody waits for it any more');
       const asking = moved?.startsWith('ASK') ?? false;
       const server = moved ? serverOf(moved) : this.#serverOf(key);
       moved = null;
       try {
         if (server) {
-          const pipe = await this.#pipe(server);
-          if (asking) void pipe.ask(command('ASKING')).catch(() => {});
-          const replies = await send(pipe);
+          const replies = await send(await this.#lines.to(server), asking);
           const [reply] = replies;
           if (!(reply instanceof ReplyError && PASSING.test(reply.text))) return replies;
           if (/^(MOVED|ASK) /.test(reply.text)) moved = reply.text;
@@ -258,37 +251,6 @@ class RedisEngine implements Engine {
   #isConnectedTo(host: string, port: number): boolean {
     const { options } = this.#client.redis as Redis;
     return options.host === host && options.port === port;
-  }
-
-  async #pipe(server: Address): Promise<Pipe<Reply>> {
-    const name = formatAddress(server);
-    const known = this.#pipes.get(name);
-    const pipe = known && (await known.catch(() => null));
-    if (pipe?.open) return pipe;
-    // Somebody else may have been faster.
-    if (known && this.#pipes.get(name) !== known) return this.#pipes.get(name)!;
-    const made = this.#open(server);
-    this.#pipes.set(name, made);
-    made.catch(() => {});
-    const opened = await made;
-    if (this.#closed) opened.close();
-    return opened;
-  }
-
-  /** @throws {AbdmError} PEER_GONE, UNAUTHENTICATED. */
-  async #open(server: Address): Promise<Pipe<Reply>> {
-    const { tls, login, database } = this.#address;
-    const pipe = new Pipe(server, tls, resp, this.#timeoutMs);
-    const asked: Promise<Reply>[] = [];
-    if (login) asked.push(pipe.ask(command('AUTH', ...(login.user ? [login.user] : []), login.password)));
-    if (database > 0) asked.push(pipe.ask(command('SELECT', String(database))));
-    asked.push(pipe.ask(command('PING')));
-    for (const reply of await Promise.all(asked)) {
-      if (!(reply instanceof ReplyError)) continue;
-      pipe.close('it was not let in');
-      throw new AbdmError('UNAUTHENTICATED', `${pipe.name}: ${reply.text}`);
-    }
-    return pipe;
   }
 
   #refused(message: string): AbdmError {

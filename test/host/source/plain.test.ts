@@ -80,8 +80,8 @@ test.each([
   const { source: wireBytes } = (await run(2)).wireBytes;
   const plain = Buffer.concat([...ways, there].map((way) => way.heard('plain')));
   const encrypted = [...ways, there].reduce((sum, way) => sum + way.heard('tls').byteLength, 0);
-  // What the source sends, what the nodes forward, and what is fetched from them.
-  expect(plain.byteLength).toBeGreaterThan(2 * wireBytes!);
+  // What the source sends; what nodes forward, and what is fetched from them, is the more the less goes straight.
+  expect(plain.byteLength).toBeGreaterThan(wireBytes!);
   expect(encrypted).toBeLessThan(0.05 * plain.byteLength);
   for (const way of [...ways, there]) expect(way.heard('plain').byteLength).toBeGreaterThan(100_000);
   const secrets = [VM_KEY, security.clusterKey ?? VM_KEY].flatMap((key) => [

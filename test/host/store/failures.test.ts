@@ -1,176 +1,204 @@
 // What may go wrong with stores, on real servers: each time the VM arrives whole, or the source still has it and knows why.
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, test } from 'vitest';
-import { cleanUp } from '../cli/processes.js';
-import { cluster, Journey, MiB, memcached, valkey } from './journey.js';
-import { cli, has, Servers } from './servers.js';
+import { afterAll, describe, expect, test } from 'vitest';
+import { cli, Servers } from '../../../bench/stores/servers.js';
+import { cluster, memcached, type Store, single } from '../../../bench/stores/stores.js';
+import { missing } from '../../skipped.js';
+import { type Abdm, cleanUp } from '../cli/processes.js';
+import { COMPLETED, Journey, MiB } from './journey.js';
 
-const servers = new Servers();
+afterAll(cleanUp);
 
-afterEach(async () => {
-  await cleanUp();
-  await servers.end();
+/** Most of the time is waited: they run side by side, each with servers of its own. */
+function failure(name: string, run: (servers: Servers) => Promise<void>): void {
+  test.concurrent(name, { timeout: 120_000 }, async () => {
+    const servers = new Servers();
+    try {
+      await run(servers);
+    } finally {
+      await servers.end();
+    }
+  });
+}
+
+/** It ends with this exit code, and its source still has the VM. */
+async function expectAborted(eject: Abdm, code: number, reason: object): Promise<void> {
+  const ended = await eject.done;
+  expect(ended.summary).toMatchObject({ outcome: 'aborted', reason });
+  expect(ended.code).toBe(code);
+}
+
+const says = (pattern: RegExp) => ({ message: expect.stringMatching(pattern) });
+
+/** A memcached on its own. */
+async function lone(servers: Servers, ...options: string[]): Promise<Store> {
+  const server = await servers.memcached(...options);
+  return { urls: [`memcached://127.0.0.1:${server.port}`], left: async () => 0, servers: [server] };
+}
+
+/** With another password, or one at all. */
+function loggedIn(store: Store, password: string): Store {
+  const { port } = store.servers[0]!;
+  const left = async () => Number(cli(port, '-a', password, '--no-auth-warning', 'DBSIZE'));
+  return { ...store, left, urls: store.urls.map((url) => url.replace('://', `://:${password}@`)) };
+}
+
+describe.skipIf(missing('valkey-server')).concurrent('a cluster whose primary is killed', () => {
+  failure('while the source puts frames there loses none of them', async (servers) => {
+    const store = await cluster(servers);
+    const journey = new Journey(store, 64 * MiB);
+    const eject = await journey.parking('8MB', 50);
+    await store.primaries[0]!.kill();
+    expect((await eject.done).summary).toMatchObject(COMPLETED);
+    await journey.expectDelivered(journey.take());
+  });
+
+  failure('while the destination fetches them', async (servers) => {
+    const store = await cluster(servers);
+    const journey = new Journey(store, 64 * MiB);
+    expect((await journey.park('--replicas', '2').done).summary).toMatchObject(COMPLETED);
+    const merge = await journey.taking('8MB');
+    await store.primaries[1]!.kill();
+    await journey.expectDelivered(merge);
+  });
+
+  failure('and that cannot make two copies any more is told so', async (servers) => {
+    const store = await cluster(servers);
+    const eject = await new Journey(store, 96 * MiB).parking('8MB', 50, '--replicas', '2');
+    await store.primaries[0]!.kill();
+    await expectAborted(eject, 2, says(/replica/));
+  });
 });
 
-const completed = { outcome: 'completed', reason: null };
-
-describe.skipIf(!has('redis-server'))('a cluster whose primary is killed', () => {
-  test('while the source puts frames there loses none of them', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await cluster(servers), 96 * MiB);
-    const eject = journey.park('--rate', '8MB');
-    await journey.reaches(100);
-    await journey.store.servers[0]!.kill();
-    expect((await eject.done).summary).toMatchObject(completed);
-    expect((await journey.take().done).summary).toMatchObject(completed);
-    await journey.expectArrived();
-    await journey.expectLeft(0);
+describe.skipIf(missing('valkey-server')).concurrent('a cluster of which a part is down, for good', () => {
+  failure('is not waited for by the source', async (servers) => {
+    const store = await cluster(servers, 0);
+    const eject = await new Journey(store, 64 * MiB).parking('8MB', 50);
+    await store.primaries[0]!.kill();
+    await expectAborted(eject, 2, { code: 'NO_ROOM', ...says(/does not answer/) });
   });
 
-  test('while the destination fetches them', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await cluster(servers), 96 * MiB);
-    expect((await journey.park('--replicas', '2').done).summary).toMatchObject(completed);
-    const merge = journey.take('--rate', '8MB');
-    await sleep(3_000);
-    await journey.store.servers[1]!.kill();
-    expect((await merge.done).summary).toMatchObject(completed);
-    await journey.expectArrived();
-    await journey.expectLeft(0);
-  });
-
-  test('and that cannot make two copies any more is told so', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await cluster(servers), 96 * MiB);
-    const eject = journey.park('--rate', '8MB', '--replicas', '2');
-    await journey.reaches(100);
-    await journey.store.servers[0]!.kill();
-    const { summary, code } = await eject.done;
-    expect([code, summary.outcome]).toEqual([2, 'aborted']);
-    expect(summary.reason.message).toMatch(/replica/);
+  failure('is waited for by the destination for a while, and gone on with when it is back', async (servers) => {
+    const store = await cluster(servers, 0);
+    const journey = new Journey(store, 48 * MiB);
+    expect((await journey.park().done).summary).toMatchObject(COMPLETED);
+    const merge = await journey.taking('8MB');
+    store.primaries[0]!.stop();
+    const paused = await merge.done;
+    expect(paused.summary).toMatchObject({ outcome: 'paused-recoverable', reason: { code: 'PEER_UNREACHABLE' } });
+    expect(paused.code).toBe(3);
+    store.primaries[0]!.resume();
+    await journey.expectDelivered(journey.take());
   });
 });
 
-describe.skipIf(!has('redis-server'))('Valkey or Redis', () => {
-  test('that evicts keys is refused before the first frame', async () => {
+describe.skipIf(missing('valkey-server')).concurrent('Valkey', () => {
+  const valkey = (servers: Servers, ...options: string[]) => single(servers, 'valkey-server', ...options);
+
+  failure('that evicts keys is refused before the first frame', async (servers) => {
     const store = await valkey(servers, '--maxmemory', '200mb', '--maxmemory-policy', 'allkeys-lru');
     const journey = new Journey(store, 8 * MiB);
-    const { summary, code } = await journey.park().done;
-    expect([code, summary.outcome]).toEqual([1, 'aborted']);
-    expect(summary.reason.message).toMatch(/maxmemory-policy noeviction/);
+    await expectAborted(journey.park(), 1, says(/maxmemory-policy noeviction/));
     await journey.expectLeft(0);
   });
 
-  test('that is too small is refused before the first frame', async () => {
+  failure('that is too small is refused before the first frame', async (servers) => {
     const journey = new Journey(await valkey(servers, '--maxmemory', '40mb'), 64 * MiB);
-    const { summary, code } = await journey.park().done;
-    expect([code, summary.outcome]).toEqual([2, 'aborted']);
-    expect(summary.reason.message).toMatch(/raise maxmemory/);
+    await expectAborted(journey.park(), 2, says(/raise maxmemory/));
     await journey.expectLeft(0);
   });
 
-  test('that others fill meanwhile ends it, and is left to them', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await valkey(servers, '--maxmemory', '150mb'), 96 * MiB);
-    const eject = journey.park('--rate', '16MB');
-    await journey.reaches(50);
-    cli(journey.store.servers[0]!.port, 'SETRANGE', 'theirs', String(120 * MiB), 'x');
-    const { summary, code } = await eject.done;
-    expect([code, summary.outcome, summary.reason.code]).toEqual([2, 'aborted', 'NO_ROOM']);
+  failure('that others fill meanwhile ends it, and is left to them', async (servers) => {
+    const store = await valkey(servers, '--maxmemory', '150mb');
+    const journey = new Journey(store, 96 * MiB);
+    const eject = await journey.parking('16MB', 50);
+    cli(store.servers[0]!.port, 'SETRANGE', 'theirs', String(120 * MiB), 'x');
+    await expectAborted(eject, 2, { code: 'NO_ROOM' });
     await journey.expectLeft(1);
   });
 
-  test('that answers nothing for seconds is waited for', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await valkey(servers), 64 * MiB);
-    const eject = journey.park('--rate', '16MB');
-    await journey.reaches(50);
-    cli(journey.store.servers[0]!.port, 'CLIENT', 'PAUSE', '4000', 'ALL');
-    expect((await eject.done).summary).toMatchObject(completed);
-    const merge = journey.take('--rate', '16MB');
-    await sleep(2_000);
-    cli(journey.store.servers[0]!.port, 'CLIENT', 'PAUSE', '4000', 'ALL');
-    expect((await merge.done).summary).toMatchObject(completed);
-    await journey.expectArrived();
-    await journey.expectLeft(0);
+  failure('that answers nothing for seconds is waited for', async (servers) => {
+    const store = await valkey(servers);
+    const pause = () => cli(store.servers[0]!.port, 'CLIENT', 'PAUSE', '4000', 'ALL');
+    const journey = new Journey(store, 48 * MiB);
+    const eject = await journey.parking('16MB', 50);
+    pause();
+    expect((await eject.done).summary).toMatchObject(COMPLETED);
+    const merge = await journey.taking('16MB');
+    pause();
+    await journey.expectDelivered(merge);
   });
 
-  test('that is restarted empty gets everything again', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await valkey(servers), 64 * MiB);
-    const eject = journey.park('--rate', '16MB');
-    await journey.reaches(50);
-    const { port, kill } = journey.store.servers[0]!;
-    await kill();
-    await servers.redisAt(port);
-    expect((await eject.done).summary).toMatchObject(completed);
-    expect((await journey.take().done).summary).toMatchObject(completed);
-    await journey.expectArrived();
+  failure('that is restarted empty gets everything again', async (servers) => {
+    const store = await valkey(servers);
+    const journey = new Journey(store, 48 * MiB);
+    const eject = await journey.parking('16MB', 50);
+    const [server] = store.servers;
+    await server!.kill();
+    await server!.start();
+    expect((await eject.done).summary).toMatchObject(COMPLETED);
+    await journey.expectDelivered(journey.take());
   });
 
-  test('that loses single keys gets them again', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await valkey(servers), 64 * MiB);
-    const eject = journey.park('--rate', '16MB');
-    await journey.reaches(50);
-    const { port } = journey.store.servers[0]!;
+  failure('that loses single keys gets them again', async (servers) => {
+    const store = await valkey(servers);
+    const journey = new Journey(store, 48 * MiB);
+    const eject = await journey.parking('16MB', 50);
+    const { port } = store.servers[0]!;
     const [lost] = cli(port, 'KEYS', '*:7').split('\n');
     expect(cli(port, 'DEL', lost!)).toMatch(/1/);
-    expect((await eject.done).summary).toMatchObject(completed);
-    expect((await journey.take().done).summary).toMatchObject(completed);
-    await journey.expectArrived();
-    await journey.expectLeft(0);
+    expect((await eject.done).summary).toMatchObject(COMPLETED);
+    await journey.expectDelivered(journey.take());
   });
 
-  test('without the right password is said to be so, at once', async () => {
-    const journey = new Journey(await valkey(servers, '--requirepass', 'right'), 8 * MiB);
-    const { summary, code } = await journey.park().done;
-    expect([code, summary.reason.code]).toEqual([2, 'UNAUTHENTICATED']);
-    const wrong = new Journey(
-      { ...journey.store, urls: journey.store.urls.map((url) => url.replace('://', '://:wrong@')) },
-      8 * MiB,
-    );
-    expect((await wrong.park().done).summary.reason.code).toBe('UNAUTHENTICATED');
-  });
-
-  test('whose password is changed on the way ends it, and says why', { timeout: 120_000 }, async () => {
+  failure('without the right password is said to be so, at once', async (servers) => {
     const store = await valkey(servers, '--requirepass', 'right');
-    const urls = store.urls.map((url) => url.replace('://', '://:right@'));
-    const { port } = store.servers[0]!;
-    const ask = (...command: string[]) => cli(port, '-a', 'right', '--no-auth-warning', ...command);
-    const journey = new Journey({ ...store, urls, left: async () => Number(ask('DBSIZE')) }, 96 * MiB);
-    const eject = journey.park('--rate', '8MB');
-    await journey.reaches(50);
-    ask('CONFIG', 'SET', 'requirepass', 'another');
-    cli(port, '-a', 'another', '--no-auth-warning', 'CLIENT', 'KILL', 'TYPE', 'normal');
-    const { summary, code } = await eject.done;
-    expect([code, summary.outcome]).toEqual([2, 'aborted']);
-    expect(summary.reason.message).toMatch(/WRONGPASS|NOAUTH|let us in/);
+    const begunAt = performance.now();
+    const attempts = [store, loggedIn(store, 'wrong')].map((one) => new Journey(one, 8 * MiB).park());
+    for (const attempt of attempts) await expectAborted(attempt, 2, { code: 'UNAUTHENTICATED' });
+    expect(performance.now() - begunAt).toBeLessThan(10_000);
+  });
+
+  failure('whose password is changed on the way ends it, and says why', async (servers) => {
+    const store = await valkey(servers, '--requirepass', 'right');
+    const eject = await new Journey(loggedIn(store, 'right'), 96 * MiB).parking('8MB', 50);
+    const ask = (...command: string[]) => cli(store.servers[0]!.port, '--no-auth-warning', ...command);
+    ask('-a', 'right', 'CONFIG', 'SET', 'requirepass', 'another');
+    ask('-a', 'another', 'CLIENT', 'KILL', 'TYPE', 'normal');
+    await expectAborted(eject, 2, says(/WRONGPASS|NOAUTH|let us in/));
   });
 });
 
-describe.skipIf(!has('memcached'))('memcached', () => {
-  test('that evicts is refused before the first frame', async () => {
-    const server = await servers.memcached();
-    const urls = [`memcached://127.0.0.1:${server.port}`];
-    const journey = new Journey({ urls, left: async () => 0, servers: [server] }, 8 * MiB);
-    const { summary, code } = await journey.park().done;
-    expect([code, summary.outcome]).toEqual([1, 'aborted']);
-    expect(summary.reason.message).toMatch(/start it with -M/);
+describe.skipIf(missing('memcached')).concurrent('memcached', () => {
+  failure('that evicts is refused before the first frame', async (servers) => {
+    await expectAborted(new Journey(await lone(servers), 8 * MiB).park(), 1, says(/start it with -M/));
   });
 
-  test('of which one is killed, with two copies, loses nothing', { timeout: 120_000 }, async () => {
-    const journey = new Journey(await memcached(servers), 96 * MiB);
-    const eject = journey.park('--rate', '8MB', '--replicas', '2');
-    await journey.reaches(100);
-    await journey.store.servers[0]!.kill();
-    expect((await eject.done).summary).toMatchObject(completed);
-    const merge = journey.take('--rate', '8MB');
-    await sleep(3_000);
-    await journey.store.servers[1]!.kill();
-    expect((await merge.done).summary).toMatchObject(completed);
-    await journey.expectArrived();
-    await journey.expectLeft(0);
-  });
+  failure(
+    'of which one is killed while the source puts frames there, with two copies, loses nothing',
+    async (servers) => {
+      const store = await memcached(servers);
+      const journey = new Journey(store, 64 * MiB);
+      const eject = await journey.parking('8MB', 100, '--replicas', '2');
+      await store.servers[0]!.kill();
+      expect((await eject.done).summary).toMatchObject(COMPLETED);
+      await journey.expectDelivered(journey.take());
+    },
+  );
 
-  test('that is full ends it, and is left as it was', { timeout: 120_000 }, async () => {
-    const server = await servers.memcached('-M', '-m', '64');
-    const urls = [`memcached://127.0.0.1:${server.port}`];
-    const journey = new Journey({ urls, left: async () => 0, servers: [server] }, 96 * MiB);
-    const { summary, code } = await journey.park().done;
-    expect([code, summary.outcome, summary.reason.code]).toEqual([2, 'aborted', 'NO_ROOM']);
+  failure(
+    'of which one is killed while the destination fetches them, with two copies, loses nothing',
+    async (servers) => {
+      const store = await memcached(servers);
+      const journey = new Journey(store, 48 * MiB);
+      expect((await journey.park('--replicas', '2').done).summary).toMatchObject(COMPLETED);
+      const merge = await journey.taking('8MB');
+      await store.servers[1]!.kill();
+      await journey.expectDelivered(merge);
+    },
+  );
+
+  failure('that is full ends it, and is left as it was', async (servers) => {
+    const store = await lone(servers, '-M', '-m', '64');
+    await expectAborted(new Journey(store, 96 * MiB).park(), 2, { code: 'NO_ROOM' });
   });
 });

@@ -4,11 +4,12 @@ import { createReadStream, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'vitest';
+import type { Store } from '../../../bench/stores/stores.js';
 import { Abdm, directory } from '../cli/processes.js';
-import { itemsOf, keysOf, type Server, type Servers } from './servers.js';
 
 const PAGE = 4096;
 export const MiB = 2 ** 20;
+export const COMPLETED = { outcome: 'completed', reason: null };
 
 /** An image of random pages, a quarter of them zero and some of them twice. */
 function writeImage(path: string, bytes: number): void {
@@ -16,39 +17,6 @@ function writeImage(path: string, bytes: number): void {
   for (let at = 0; at < bytes; at += 4 * PAGE) image.fill(0, at, at + PAGE);
   image.copyWithin(bytes / 2, PAGE, bytes / 64);
   writeFileSync(path, image);
-}
-
-/** A store, what is left in it, and its servers. */
-export interface Store {
-  readonly urls: string[];
-  left(): Promise<number>;
-  readonly servers: Server[];
-}
-
-/** One server of Valkey or Redis. */
-export async function valkey(servers: Servers, ...options: string[]): Promise<Store> {
-  const server = await servers.redis(...options);
-  return { urls: [`valkey://127.0.0.1:${server.port}`], left: async () => keysOf(server.port), servers: [server] };
-}
-
-/** Three primaries with a replica each. */
-export async function cluster(servers: Servers): Promise<Store> {
-  const all = await servers.cluster();
-  const living = () => all.filter(({ process }) => process.exitCode === null && process.signalCode === null);
-  const left = async () => living().reduce((sum, { port }) => sum + keysOf(port), 0);
-  return { urls: [`redis://${all.map(({ port }) => `127.0.0.1:${port}`).join()}`], left, servers: all };
-}
-
-/** Three of them. */
-export async function memcached(servers: Servers, ...options: string[]): Promise<Store> {
-  const all: Server[] = [];
-  for (let i = 0; i < 3; i++) all.push(await servers.memcached('-M', '-m', '1024', ...options));
-  const left = async () => {
-    const living = all.filter(({ process }) => process.exitCode === null && process.signalCode === null);
-    const items = await Promise.all(living.map(({ port }) => itemsOf(port)));
-    return items.reduce((sum, one) => sum + one, 0);
-  };
-  return { urls: [`memcached://${all.map(({ port }) => `127.0.0.1:${port}`).join()}`], left, servers: all };
 }
 
 /** A VM's image, where it goes, and how. */
@@ -83,6 +51,20 @@ export class Journey {
     );
   }
 
+  /** Parks it at so many bytes a second, until the store has that many values. */
+  async parking(rate: string, values: number, ...args: string[]): Promise<Abdm> {
+    const eject = this.park('--rate', rate, ...args);
+    await this.reaches(values);
+    return eject;
+  }
+
+  /** Takes it in at so many bytes a second, until the first of it has arrived. */
+  async taking(rate: string, ...args: string[]): Promise<Abdm> {
+    const merge = this.take('--rate', rate, ...args);
+    await merge.event(({ phase, doneBytes }) => phase === 'gathering' && doneBytes > 4 * MiB);
+    return merge;
+  }
+
   /** Moves it to a destination that listens. */
   async move(...args: string[]): Promise<{ eject: Abdm; merge: Abdm }> {
     const merge = new Abdm(['merge', `a=file:${this.out}`, '--listen', '127.0.0.1:0', ...this.stores], this.env);
@@ -103,6 +85,13 @@ export class Journey {
     const by = performance.now() + withinMs;
     while ((await this.store.left()) !== values && performance.now() < by) await sleep(100);
     expect(await this.store.left()).toBe(values);
+  }
+
+  /** All of it is where it should be, and nothing of it in the store. */
+  async expectDelivered(merge: Abdm): Promise<void> {
+    expect((await merge.done).summary).toMatchObject(COMPLETED);
+    await this.expectArrived();
+    await this.expectLeft(0);
   }
 
   async expectArrived(): Promise<void> {

@@ -38,9 +38,9 @@ export class MemoryStore {
         return true;
       },
       get: async (key) => this.#get(key)?.bytes ?? null,
-      read: async (key, into) => {
+      read: async (key, { into }) => {
         const there = this.#get(key);
-        if (!there || there.bytes.length > into.length) return null;
+        if (!there || !into || there.bytes.length > into.length) return null;
         into.set(there.bytes);
         return there.bytes.length;
       },
