@@ -11,9 +11,10 @@ export interface Leaving extends Qemu {
   readonly path: string;
 }
 
-export async function startLeaving(args: string[] = [], machine?: string[]): Promise<Leaving> {
+export async function startLeaving(args: string[] = [], machine?: string[], program?: string): Promise<Leaving> {
   const path = join(tempDir(), 'qmp');
-  return { ...(await startQemu([...args, '-qmp', `unix:${path},server=on,wait=off`], machine)), path };
+  const all = [...args, '-qmp', `unix:${path},server=on,wait=off`];
+  return { ...(await startQemu(all, machine, undefined, program)), path };
 }
 
 export async function openLeaving({ path }: { path: string }): Promise<SendingGuest> {

@@ -8,7 +8,7 @@ import { decodeState } from '#abdm/host/image/qemu/state.js';
 import { capabilities, migrationState, parameters, runState, setCapabilities } from '#abdm/host/qemu/monitor.js';
 import { scale, seeded } from '../../../engine.js';
 import { skipped } from '../../../skipped.js';
-import { needsQemu, until } from '../../qemu/qemu.js';
+import { needsQemu, needsQemu10, until } from '../../qemu/qemu.js';
 import { nodeChild, tempDir } from '../../temp.js';
 import { type Leaving, Listener, memoryOf, openLeaving, startLeaving } from './source-qemus.js';
 
@@ -60,6 +60,13 @@ describe('a guest in QEMU', () => {
       code: 'IMAGE',
       message: expect.stringContaining('open it again'),
     });
+  });
+
+  it('does not begin to leave by itself, also from a QEMU 10', async ({ skip }) => {
+    const { listener } = await open(await startLeaving([], undefined, needsQemu10(skip)));
+    const { size } = listener.has;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(listener.has.size).toBe(size);
   });
 
   it('leaves as it stands when it is stopped: state first, then every page once', async ({ skip }) => {
