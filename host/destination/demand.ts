@@ -32,7 +32,7 @@ const AGAIN_MS = 100;
 /** The source is asked for a page so often, */
 const ASK_MS = 500;
 /** and so often for what no guest waits for: that may be much. */
-const ASK_CALMLY_MS = 5_000;
+const ASK_CALMLY_MS = 1_000;
 /** Frames asked for at a time. */
 const MAX_FETCHES = 8;
 /** Frames behind a faulted page that come first. */

@@ -8,8 +8,8 @@ import type { LeftOver } from '../image/filesink.js';
 import { type GuestSink, type ImageShape, type ImageSink, imageError, isGuestSink } from '../image/image.js';
 import { RecentPages } from './recent.js';
 
-/** Of images that cannot be read back, so much is kept for duplicates: 128 MiB. */
-const RECENT_PAGES = 32_768;
+/** Of images that cannot be read back, so much is kept for duplicates: 256 MiB. */
+const RECENT_PAGES = 65_536;
 
 /** An image that the operator named, and how to begin it. */
 export interface ImageTarget {
