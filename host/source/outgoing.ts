@@ -156,9 +156,11 @@ export class Outgoing {
 
   /** Of these pages, those that can be read; null: none. */
   readable(base: number, pages: number): Pages | null {
-    const some = new Todo(base + pages);
-    for (let pfn = base; pfn < base + pages; pfn++) if (!this.awaited.has(pfn)) some.add(pfn);
-    return some.takeWithin(base, pages);
+    if (this.awaited.count === 0) return { base, pages, deltas: undefined };
+    const pfns = Array.from({ length: pages }, (_, i) => base + i).filter((pfn) => !this.awaited.has(pfn));
+    if (pfns.length === 0) return null;
+    const [first] = pfns;
+    return { base: first!, pages: pfns.length, deltas: Uint16Array.from(pfns, (pfn) => pfn - first!) };
   }
 
   /** Nothing is sent for now, as something else goes first; with `quiet` nothing of others either, since what is on its way has to arrive first. */
@@ -205,6 +207,8 @@ export class Outgoing {
   /** It is written to again. */
   moves(): void {
     this.#stillFrom = Number.POSITIVE_INFINITY;
+    // Nobody waits for pages of a guest that goes on here.
+    this.#wanted.clear();
     if (this.#going !== 'held') this.letGo();
   }
 
