@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The `abdm` command: arguments and exit codes. What it does is in the roles; how it shows it, in output.ts.
 
+import './tiers.js';
 import { existsSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { Command, CommanderError, type Option } from 'commander';

@@ -1,7 +1,6 @@
 // The images that a migration is merged into: opened when the source has said how large they are, visible under their names only when whole. One of them
 // may fail alone, when it is opened too: nothing is written to it any more then, nor read from it, and the others go on.
 
-import { PAGE_BYTES } from '../../bindings/abi.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { Merger, PageSink } from '../../bindings/merger.js';
 import type { LeftOver } from '../image/filesink.js';
@@ -116,7 +115,7 @@ export class Images implements PageSink {
   write(vm: number, pfn: number, memory: Uint8Array, offset: number, bytes: number): void {
     const isWritten = this.#try(vm, (sink) => sink.write(pfn, memory, offset, bytes));
     if (!isWritten || !this.sink(vm).isWriteOnly) return;
-    for (let at = 0; at < bytes; at += PAGE_BYTES) this.#recent!.put(vm, pfn + at / PAGE_BYTES, memory, offset + at);
+    this.#recent!.put(vm, pfn, memory, offset, bytes);
   }
 
   zero(vm: number, pfn: number, pages: number): void {

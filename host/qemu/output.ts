@@ -2,15 +2,20 @@
 
 /** As much as one write to a socket should be. */
 const BUFFER_BYTES = 256 * 1024;
+/** Buffers that are kept for the next bytes: new ones cost more than what is put into them, as the system has to find and clear their memory. */
+const SPARE_BUFFERS = 64;
 
 export class Output {
   readonly #send: (bytes: Uint8Array) => void;
-  #buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+  #buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  readonly #spare: Buffer[] = [];
+  /** How much that was handed on of each buffer was not released. */
+  readonly #lent = new Map<ArrayBufferLike, number>();
   /** Where the bytes begin that were not handed on. */
   #from = 0;
   #at = 0;
 
-  /** @param send gets bytes that are its own from then on. */
+  /** @param send gets bytes that are its own, until it releases them. */
   constructor(send: (bytes: Uint8Array) => void) {
     this.#send = send;
   }
@@ -55,14 +60,27 @@ export class Output {
   }
 
   flush(): void {
-    if (this.#at > this.#from) this.#send(this.#buffer.subarray(this.#from, this.#at));
+    if (this.#at === this.#from) return;
+    const { buffer } = this.#buffer;
+    this.#lent.set(buffer, (this.#lent.get(buffer) ?? 0) + 1);
+    const bytes = this.#buffer.subarray(this.#from, this.#at);
     this.#from = this.#at;
+    this.#send(bytes);
+  }
+
+  /** Nobody needs these bytes any more, which `send` got. Who never releases any only makes this slower. */
+  release({ buffer }: Uint8Array): void {
+    const lent = this.#lent.get(buffer)! - 1;
+    if (lent > 0) return void this.#lent.set(buffer, lent);
+    this.#lent.delete(buffer);
+    if (buffer !== this.#buffer.buffer && this.#spare.length < SPARE_BUFFERS) this.#spare.push(Buffer.from(buffer));
   }
 
   #room(bytes: number): void {
     if (this.#at + bytes <= BUFFER_BYTES) return;
     this.flush();
-    this.#buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+    // What was released of it already is not lent: it is full, and nobody needs it.
+    if (this.#lent.has(this.#buffer.buffer)) this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(BUFFER_BYTES);
     this.#from = 0;
     this.#at = 0;
   }

@@ -52,7 +52,7 @@ export class StreamWriter {
 
   /**
    * Writes all that comes before pages.
-   * @param send gets bytes that are its own from then on.
+   * @param send gets bytes that are its own, until it releases them.
    * @throws {AbdmError} USAGE.
    */
   constructor(send: (bytes: Uint8Array) => void, { configuration, blocks, returnPath, postCopy }: Beginning) {
@@ -153,6 +153,11 @@ export class StreamWriter {
   cut(): void {
     this.#close();
     this.#out.flush();
+  }
+
+  /** Nobody needs these bytes any more, which `send` got. */
+  release(bytes: Uint8Array): void {
+    this.#out.release(bytes);
   }
 
   #header({ machine, targetPageBits, uuid }: Configuration): void {

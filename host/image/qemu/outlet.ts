@@ -18,6 +18,8 @@ export interface Piece {
 }
 
 export class Outlet {
+  /** Called with what nobody needs any more: the socket has taken it. */
+  onSent: (bytes: Uint8Array) => void = () => {};
   /** Called when little waits, after each time that something was taken. */
   onLow: () => void = () => {};
   /** Called when it is busy no more. */
@@ -59,21 +61,24 @@ export class Outlet {
 
   #give(): void {
     let given = 0;
+    const parts: Uint8Array[] = [];
     this.#socket.cork();
     while (given < GIVEN_BYTES) {
       const piece = this.#urgent.take() ?? this.#others.take();
       if (!piece) break;
       for (const bytes of piece.parts) this.#socket.write(bytes);
+      parts.push(...piece.parts);
       given += bytesOf(piece);
     }
     this.#isGiving = given > 0;
     // An error is told by the socket itself.
-    if (given > 0) this.#socket.write('', (error) => !error && this.#taken(given));
+    if (given > 0) this.#socket.write('', (error) => !error && this.#taken(given, parts));
     this.#socket.uncork();
   }
 
-  #taken(bytes: number): void {
+  #taken(bytes: number, parts: readonly Uint8Array[]): void {
     this.#bytes -= bytes;
+    for (const part of parts) this.onSent(part);
     this.#give();
     if (!this.isLow) return;
     if (this.#isBusy) {

@@ -49,6 +49,7 @@ export class Pages {
     outlet.onLow = () => this.#feed();
     const beginning = { configuration, blocks, returnPath: true, postCopy: true };
     this.#writer = new StreamWriter((bytes) => this.#parts.push(bytes), beginning);
+    outlet.onSent = (bytes) => this.#writer.release(bytes);
     this.#writer.ping(ping);
     this.#writer.flush();
     this.#hand(false);
