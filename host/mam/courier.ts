@@ -28,6 +28,12 @@ const LOOK_MS = 20;
 /** So many of the last acknowledgements say how long one takes. */
 const RECENT = 64;
 
+/**
+ * Of blocks that may go nowhere but to the destination so much waits: little, since the exit waits for it, and more than nothing: what refers to what
+ * the destination has is small, and gets the room there before what can go to nodes as well.
+ */
+const MAX_ONLY_BYTES = 128 * 1024;
+
 /** Who has a block. */
 export type Chain = readonly Member[];
 
@@ -111,10 +117,11 @@ export class Courier {
     return this.#parcels.size;
   }
 
-  /** The destination would get a block of so many bytes, if it came now: at once, or because it waits for that. */
-  prefersDestination(bytes: number): boolean {
+  /** A block that may go nowhere but to the destination, of so many bytes, would not wait there for long, if it came now. */
+  canGoStraight(bytes: number): boolean {
     if (this.#waitsForDestination) return true;
-    return this.#waiting.only.length === 0 && this.#waiting.may.length === 0 && this.#hasRoom(bytes);
+    const ahead = this.#waiting.only.reduce((sum, { block }) => sum + block.bytes.byteLength, 0);
+    return ahead < MAX_ONLY_BYTES && this.#mam.destination?.takes(bytes) === true;
   }
 
   /**

@@ -181,9 +181,9 @@ export class Scatter {
     return lost.length > 0;
   }
 
-  /** A frame that is put now would go to the destination at once. */
-  prefersDestination(): boolean {
-    return this.#courier.prefersDestination(this.#frameBytes);
+  /** A frame that is put now may be one that goes nowhere but to the destination: it would not wait for long. */
+  canGoStraight(): boolean {
+    return this.#courier.canGoStraight(this.#frameBytes);
   }
 
   /**

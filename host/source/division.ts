@@ -138,7 +138,7 @@ export class Division {
     const pages = departure?.outgoing.todo.take(framer.framePages);
     if (!departure || !pages) return 0;
     // The destination has all that was given to it: what goes there too may refer to that.
-    const straight = fetchable && scatter.prefersDestination();
+    const straight = fetchable && scatter.canGoStraight();
     const options = departure.outgoing.isAlone ? { alone: true } : { fetchableOnly: fetchable && !straight };
     const bytes = this.#make(departure, pages, options, (frame) => scatter.put(frame));
     this.#schedule.sent(departure, bytes);

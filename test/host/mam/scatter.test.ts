@@ -263,32 +263,33 @@ test('whoever divides hears who is given a frame before the next one is divided'
   }
 });
 
-describe('the destination is preferred', () => {
-  test('while it is there, its window has room for another frame, and nothing waits for it', async () => {
-    const node = holding();
-    const { scatter } = await open([await fakes.node(node.answer)]);
-    expect(scatter.prefersDestination()).toBe(false);
+describe('a frame may refer to what went straight', () => {
+  test('while the destination is there, and little waits that can go nowhere else', async () => {
+    const { scatter } = await open([await fakes.node(stored)]);
+    expect(scatter.canGoStraight()).toBe(false);
     const { held, answer } = holding();
-    await join(scatter, await fakes.destination(answer));
-    expect(scatter.prefersDestination()).toBe(true);
-    scatter.put(frame(1, LARGE));
-    expect(scatter.prefersDestination()).toBe(true);
-    scatter.put(frame(2, { bytes: 210_000 }));
-    // Of two whole frames 60 KB are left.
-    expect(scatter.prefersDestination()).toBe(false);
+    const destination = await fakes.destination(answer);
+    await join(scatter, destination);
+    expect(scatter.canGoStraight()).toBe(true);
+    // Its window is full with two; what can go to nodes as well does, and says nothing of what cannot.
+    for (const id of [1, 2, 3]) scatter.put(frame(id, LARGE));
+    expect(scatter.canGoStraight()).toBe(true);
+    const referring = (id: number, bytes: number) => frame(id, { bytes, references: [1] });
+    scatter.put(referring(4, 100_000));
+    expect(scatter.canGoStraight()).toBe(true);
+    scatter.put(referring(5, 66_150));
+    expect(scatter.canGoStraight()).toBe(false);
     await until(() => held.length === 2);
-    held[1]!.store();
-    await until(() => scatter.prefersDestination());
-    scatter.put(frame(3, { bytes: 170_000 }));
-    expect(scatter.prefersDestination()).toBe(true);
-    // There would be room for one of 64 KiB, but not for these; the last is too much for the node as well.
-    for (const id of [4, 5, 6]) {
-      expect(scatter.prefersDestination()).toBe(true);
-      scatter.put(frame(id, LARGE));
-    }
-    expect(scatter.prefersDestination()).toBe(false);
+    held[0]!.store();
+    await until(() => scatter.canGoStraight());
+    await until(() => destination.puts.length === 4);
+    expect(destination.puts).toEqual([1, 2, 4, 5]);
+    await destination.kill();
+    await until(() => !scatter.canGoStraight());
   });
+});
 
+describe('the destination is preferred', () => {
   test('less, when little may be ahead of it: two frames of 64 KiB, and no more', async () => {
     const node = await fakes.node(stored);
     const { scatter, said } = await open([node]);
@@ -296,10 +297,7 @@ describe('the destination is preferred', () => {
     const destination = await fakes.destination(answer);
     await join(scatter, destination);
     scatter.setAhead(10);
-    for (const id of range(3)) {
-      expect(scatter.prefersDestination()).toBe(id < 3);
-      scatter.put(frame(id, { bytes: 66_150 }));
-    }
+    for (const id of range(3)) scatter.put(frame(id, { bytes: 66_150 }));
     await until(() => held.length === 2 && said.stored.length === 1);
     expect(destination.puts).toEqual([1, 2]);
     // Also whoever is there after the connection broke.
