@@ -1,6 +1,6 @@
 // What every run starts from: a kernel, what it begins with, a key. All of it is gone at this process's end.
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { unavailable } from '../network/namespaces.js';
@@ -18,10 +18,12 @@ export function prepare(): Omit<SceneOptions, 'site'> {
   }
   const missing = unavailable();
   if (missing) throw new Error(`guests cannot move here: ${missing}`);
+  const { image, folder, modules } = findKernel()!;
+  if (!existsSync(folder))
+    throw new Error(`guests would have no network card: the modules of ${image} are not in ${folder}`);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1));
   const directory = mkdtempSync(join(tmpdir(), 'abdm-bench-qemu-boot-'));
   process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
-  const { image, modules } = findKernel()!;
   const initramfs = join(directory, 'initramfs');
   buildInitramfs(initramfs, directory, modules);
   const keyFile = join(directory, 'key');

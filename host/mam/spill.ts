@@ -31,6 +31,9 @@ const SETTLED_MS = 300;
 const SOON_MS = 150;
 /** and at least so far where nodes have to get nothing for it, */
 const AGAIN_MS = 500;
+/** where all together took no more than the destination alone, */
+const NO_MORE = 1.05;
+const NO_MORE_AGAIN_MS = 2_400;
 /** or where that cost more than a third of the rate. */
 const DEAR = 1.5;
 const DEAR_AGAIN_MS = 8_000;
@@ -136,9 +139,9 @@ export class Spill {
     } else if (ms >= TOGETHER_MS.least) {
       const rate = this.#rate(MOMENT_MS, 'bytes');
       if (ms < TOGETHER_MS.most && rate > GROWS * this.#rateBefore) return;
-      const worth = rate > WORTH * this.#rateBefore;
       this.#aloneRate = this.#rateBefore;
-      this.#become(worth ? 'spilling' : 'straight', now, worth ? AGAIN_MS : SOON_MS);
+      if (rate > WORTH * this.#rateBefore) this.#become('spilling', now, AGAIN_MS);
+      else this.#become('straight', now, rate > NO_MORE * this.#rateBefore ? SOON_MS : NO_MORE_AGAIN_MS);
     }
   }
 

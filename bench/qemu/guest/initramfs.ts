@@ -19,7 +19,9 @@ const MODULES = [
 
 export interface Kernel {
   readonly image: string;
-  /** Files, in the order in which they are inserted. */
+  /** Where its modules are, if it has any. */
+  readonly folder: string;
+  /** Files of it, in the order in which they are inserted. */
   readonly modules: readonly string[];
 }
 
@@ -30,7 +32,7 @@ export function findKernel(): Kernel | null {
   if (!image || !existsSync(image)) return null;
   const version = basename(image).replace(/^vmlinuz-/, '');
   const folder = join(dirname(image), '..', 'lib/modules', version, 'kernel');
-  return { image, modules: MODULES.map((name) => join(folder, name)).filter((file) => existsSync(file)) };
+  return { image, folder, modules: MODULES.map((name) => join(folder, name)).filter((file) => existsSync(file)) };
 }
 
 function newest(folder: string): string | null {
