@@ -271,7 +271,8 @@ export class Courier {
 
   /** Now and then: who had no room may have some again, and what is late goes along another chain too. */
   #look(): void {
-    const changed = this.#mam.replicas > 0 && this.#spill.look(this.#spilled || this.#waiting.may.length > 0);
+    const { only, may } = this.#waiting;
+    const changed = this.#mam.replicas > 0 && this.#spill.look(this.#spilled || only.length + may.length > 0);
     this.#spilled = false;
     if (changed || this.#parcels.size > this.#underWay.size) this.pump();
     if (this.#underWay.size === 0) return;

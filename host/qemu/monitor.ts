@@ -16,8 +16,6 @@ export interface MigrationState {
   readonly status: string;
   /** Why it has failed; null if it does not say. */
   readonly reason: string | null;
-  /** Total time in ms; null until it is known, which in QEMU 7.2 may be after "completed". */
-  readonly totalMs: number | null;
 }
 
 /** How far a migration is, while the guest runs. */
@@ -49,7 +47,6 @@ export function migrationState(qmp: QmpClient): Promise<MigrationState> {
     return {
       status: has('status') ? need.string(answer, 'status', what) : 'none',
       reason: has('error-desc') ? need.string(answer, 'error-desc', what, 8_000) : null,
-      totalMs: has('total-time') ? need.integer(answer, 'total-time', what) : null,
     };
   });
 }

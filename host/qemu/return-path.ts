@@ -130,7 +130,6 @@ export const returnPath = {
       body.writeUInt8(name.length, REQUEST_BYTES);
       body.write(name, REQUEST_BYTES + 1, 'latin1');
     }),
-  switchoverAck: (): Uint8Array => message(Type.SWITCHOVER_ACK, 0, () => {}),
 };
 
 function message(type: number, length: number, fill: (body: Buffer) => void): Uint8Array {

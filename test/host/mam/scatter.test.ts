@@ -1,5 +1,5 @@
 // Frames of guests that run while they move: who gets them, what others may refer to, and what becomes of those that never come.
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
 import type { Kept } from '#abdm/host/mam/ledger.js';
 import { MamNode } from '#abdm/host/mam/node.js';
 import { Cluster, has } from '../intermediate/cluster.js';
@@ -286,6 +286,33 @@ describe('a frame may refer to what went straight', () => {
     expect(destination.puts).toEqual([1, 2, 4, 5]);
     await destination.kill();
     await until(() => !scatter.canGoStraight());
+  });
+
+  test('and a slow destination is not taken for one that keeps up, because all that waits for it may go nowhere else', async () => {
+    const { scatter, said } = await open([await fakes.node(stored)]);
+    const { held, answer } = holding();
+    await join(scatter, await fakes.destination(answer));
+    scatter.setAhead(30);
+    // The source makes two a millisecond, of which it takes two fifths.
+    const began = performance.now();
+    const elapsed = () => performance.now() - began;
+    let taken = 0;
+    const slow = setInterval(() => {
+      const due = held.splice(0, Math.max(0, 0.8 * elapsed() - taken));
+      taken += due.length;
+      for (const { store } of due) store();
+    }, 5);
+    onTestFinished(() => clearInterval(slow));
+    let before = 0;
+    for (let id = 1; elapsed() < 1600; await sleep(2)) {
+      for (; id < 2 * elapsed() && id - said.stored.length < 200; id++) {
+        scatter.put(frame(id, { bytes: 20_000, references: id > 1 && scatter.canGoStraight() ? [1] : [] }));
+      }
+      if (elapsed() < 1000) before = said.stored.length;
+    }
+    // Of 1200; alone it takes 480.
+    expect(said.stored.length - before).toBeGreaterThan(680);
+    scatter.end();
   });
 });
 

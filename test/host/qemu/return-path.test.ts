@@ -50,7 +50,7 @@ describe('a return path', () => {
   it('is written as it is drawn', () => {
     const written = [
       returnPath.pong(1),
-      returnPath.switchoverAck(),
+      Uint8Array.from(message(7, [])),
       returnPath.request(BLOCKS[0]!, 2 ** 32 + 4096, 4096),
       returnPath.request(BLOCKS[0]!, 8192, 8192),
       returnPath.request(BLOCKS[1]!, 2 ** 21, 2 ** 21),
