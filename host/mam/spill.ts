@@ -38,7 +38,7 @@ const NO_MORE_AGAIN_MS = 2_400;
 const DEAR = 1.5;
 const DEAR_AGAIN_MS = 8_000;
 /** Share of what it takes alone from which on the destination's link counts as full. */
-const FULL = 0.7;
+const FULL = 0.9;
 
 type State = 'spilling' | 'alone' | 'straight' | 'together';
 
