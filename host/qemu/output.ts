@@ -10,7 +10,7 @@ export class Output {
   #buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
   readonly #spare: Buffer[] = [];
   /** How much that was handed on of each buffer was not released. */
-  readonly #lent = new Map<ArrayBufferLike, number>();
+  readonly #lent = new WeakMap<ArrayBufferLike, number>();
   /** Where the bytes begin that were not handed on. */
   #from = 0;
   #at = 0;
@@ -68,7 +68,7 @@ export class Output {
     this.#send(bytes);
   }
 
-  /** Nobody needs these bytes any more, which `send` got. Who never releases any only makes this slower. */
+  /** Nobody needs these bytes any more, which `send` got. Where that is never said, each buffer is a new one. */
   release({ buffer }: Uint8Array): void {
     const lent = this.#lent.get(buffer)! - 1;
     if (lent > 0) return void this.#lent.set(buffer, lent);
