@@ -16,6 +16,11 @@ export class Ahead {
     this.#scatter = scatter;
   }
 
+  /** It has asked for pages lately, and may soon ask for others. */
+  get isAsked(): boolean {
+    return this.#timer !== undefined;
+  }
+
   /** From now on guests may run at the destination. */
   bound(): void {
     if (this.#isBounded) return;

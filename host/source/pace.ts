@@ -9,6 +9,11 @@ export class Pace {
   #sinceMs: number | null = null;
   #bytes = 0;
 
+  /** Something was measured. */
+  get isKnown(): boolean {
+    return this.#perMs > 0;
+  }
+
   /** A frame is on its way. */
   sent(): void {
     if (this.#sinceMs === null) this.#begin();

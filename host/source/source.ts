@@ -193,6 +193,7 @@ export class Ejection {
       scatter,
       limit: this.#limit,
       pace: this.#pace,
+      ahead: this.#ahead,
       fetchable: live && !this.#direct,
       signal: this.#abort.signal,
     });
