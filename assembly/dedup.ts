@@ -28,12 +28,17 @@ let table: usize = 0;
 let mask: usize = 0;
 
 /**
- * Empties the table of `buckets` (a power of two) buckets of 128 bytes at `tablePtr` (a multiple of 128), and makes it the engine's.
+ * Makes the table of `buckets` (a power of two) buckets of 128 bytes at `tablePtr` (a multiple of 128) the engine's. It is empty where its memory is zero: to
+ * fill that once more would cost 15 ms where it is new, for the system then has to provide all of it at once.
  */
 export function dedupInit(tablePtr: usize, buckets: u32): void {
-  memory.fill(tablePtr, 0, (<usize>buckets) << BUCKET_SHIFT);
   table = tablePtr;
   mask = <usize>buckets - 1;
+}
+
+/** Empties the table. */
+export function dedupClear(): void {
+  memory.fill(table, 0, (mask + 1) << BUCKET_SHIFT);
 }
 
 /** The reference (frameId * 64 + slot) to the content with the 16-byte id at `idPtr`, or 0 if the table does not know it. */

@@ -2,7 +2,7 @@
 
 export { bitmapClear, bitmapCount, bitmapNextUnset, bitmapSet, bitmapSetRange, bitmapTest } from './bitmap';
 export { contentId, contentIds, nh, setKey } from './content-id';
-export { dedupFind, dedupInit, dedupInsert } from './dedup';
+export { dedupClear, dedupFind, dedupInit, dedupInsert } from './dedup';
 export { divide, divideInit } from './divide';
 export { check as frameCheck } from './frame';
 export { lz4Compress, lz4Decompress, lz4DecompressInWindow } from './lz4';

@@ -81,8 +81,10 @@ export interface EngineExports {
   lz4CompressHigh(windowPtr: number, srcPtr: number, bytes: number, dstPtr: number, capacityBytes: number): number;
 
   // dedup.ts
-  /** Empties the table of `buckets` (a power of two) buckets at `tablePtr`, and makes it the engine's. */
+  /** Makes the table of `buckets` (a power of two) buckets at `tablePtr` the engine's: it is empty where its memory is zero. */
   dedupInit(tablePtr: number, buckets: number): void;
+  /** Empties the table. */
+  dedupClear(): void;
   /** Where the content with the id at `idPtr` is: frameId * 64 + slot, or -1 if the table does not know it. */
   dedupFind(idPtr: number): number;
   /** Remembers that slot `slot` of frame `frameId` holds the content; in a full bucket the oldest entry gives way. */

@@ -177,7 +177,7 @@ export class Divider {
     this.#batches = new Slots('batch', places.batchesPtr, options.batchPages * PAGE_BYTES, options.batches);
     this.#frames = new Slots('frame', places.framesPtr, slotBytes(options.batchPages), options.slots);
     engine.exports.divideInit(places.unfetchablePtr, FETCHABLE_FRAMES);
-    this.forget();
+    engine.exports.dedupInit(places.tablePtr, places.tableBuckets);
   }
 
   /** Creates a divider with an engine and a memory of its own. Throws USAGE. */
@@ -331,7 +331,7 @@ export class Divider {
 
   /** Nothing that left so far is referred to again. */
   forget(): void {
-    this.#engine.exports.dedupInit(this.#places.tablePtr, this.#places.tableBuckets);
+    this.#engine.exports.dedupClear();
   }
 
   #namingFor({ fetchableOnly = false, alone = false }: DivideOptions): number {
