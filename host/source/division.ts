@@ -19,10 +19,10 @@ import { Requests } from './requests.js';
 import { Schedule } from './schedule.js';
 import { type Pages, readPages } from './todo.js';
 
-/** A turn divides so many, or a little more. */
-const PAGES_A_TURN = 512;
-/** While somebody waits for pages at the destination, so that what he asks for is heard soon; and at first, when nobody is known to take more at a time. */
-const PAGES_A_SHORT_TURN = 64;
+/** A turn makes so many frames: enough for the caches, few enough for the nodes' windows. */
+const FRAMES_A_TURN = 8;
+/** It divides so many pages at least, and no more while somebody waits for pages at the destination, so that what he asks for is heard soon; nor at first, when nobody is known to take more at a time. */
+const PAGES_A_TURN = 64;
 const KINDS = ['zeroPages', 'duplicatePages', 'compressedPages', 'normalPages'] as const;
 
 export interface DivisionOptions {
@@ -110,18 +110,22 @@ export class Division {
   /** False if there is nothing to do. */
   #turn(): boolean {
     const { framer, limit, ahead, pace } = this.#options;
-    const most = ahead.isAsked || !pace.isKnown ? PAGES_A_SHORT_TURN : PAGES_A_TURN;
+    const frames = ahead.isAsked || !pace.isKnown ? 0 : FRAMES_A_TURN;
     let pages = 0;
-    while (pages < most) {
+    for (let made = 0; pages < PAGES_A_TURN || made < frames; made++) {
       let divided = framer.hasUrgentRoom ? this.#answer() : 0;
       if (divided === 0 && framer.hasRoom && limit.waitMs === 0) divided = this.#makeAgain() || this.#divide();
       if (divided === 0) break;
       pages += divided;
     }
+    this.#give();
+    return pages > 0;
+  }
+
+  #give(): void {
     const made = this.#made;
     this.#made = [];
     for (const give of made) give();
-    return pages > 0;
   }
 
   /** What somebody waits for. Each of these returns how many pages it has divided. */
@@ -181,6 +185,8 @@ export class Division {
       readPages(departure.image, pages, batch.bytes);
       return true;
     } catch (error) {
+      // What is lost with it is looked for among what was given away.
+      this.#give();
       departure.fail(asAbdmError(error));
       return false;
     }

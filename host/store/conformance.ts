@@ -242,12 +242,14 @@ export const CONFORMANCE: readonly Check[] = [
     await source.register(scene.registration(source, { complete: true, frames: 1 }));
     source.end();
     const destination = await scene.connect('destination');
-    const { expiresInMs } = await destination.lease(2_000);
-    assert.ok(expiresInMs > 0 && expiresInMs <= 2_000, `it stays for ${expiresInMs} ms`);
-    await sleep(3_500);
+    // Renewed while somebody is connected: long enough that a busy machine is not late with that.
+    const leaseMs = 4_000;
+    const { expiresInMs } = await destination.lease(leaseMs);
+    assert.ok(expiresInMs > 0 && expiresInMs <= leaseMs, `it stays for ${expiresInMs} ms`);
+    await sleep(1.5 * leaseMs);
     await expectBlock(destination, 1, await first(destination));
     destination.end();
-    await sleep(5_000);
+    for (let left = 20; left > 0 && (await scene.lookUp(`vm ${scene.migration}`)).length > 0; left--) await sleep(500);
     assert.deepEqual(await scene.lookUp(`vm ${scene.migration}`), []);
     await assert.rejects(scene.connect('destination', { id: source.id }), isSurelyGone);
   }),

@@ -17,14 +17,14 @@ test('as usual until a guest may run there, less from then on, and least while i
   expect(said).toEqual([]);
   ahead.bound();
   ahead.bound();
-  expect(said).toEqual([30]);
+  expect([said, ahead.isAsked]).toEqual([[30], false]);
   for (let i = 0; i < 10; i++) {
     ahead.fault();
     vi.advanceTimersByTime(400);
   }
-  expect(said).toEqual([30, 4]);
+  expect([said, ahead.isAsked]).toEqual([[30, 4], true]);
   vi.advanceTimersByTime(200);
-  expect(said).toEqual([30, 4, 30]);
+  expect([said, ahead.isAsked]).toEqual([[30, 4, 30], false]);
   ahead.fault();
   expect(said).toEqual([30, 4, 30, 4]);
 });
