@@ -19,9 +19,11 @@ import { Requests } from './requests.js';
 import { Schedule } from './schedule.js';
 import { type Pages, readPages } from './todo.js';
 
-/** A turn makes so many frames: enough for the caches, few enough for the nodes' windows. */
+/** A turn makes so many frames: enough for the caches, */
 const FRAMES_A_TURN = 8;
-/** It divides so many pages at least, and no more while somebody waits for pages at the destination, so that what he asks for is heard soon; nor at first, when nobody is known to take more at a time. */
+/** and no more bytes than the least of windows takes: what is more would go to nodes though the destination keeps up. */
+const BYTES_A_TURN = 512 * 1024;
+/** It divides so many pages at least; and no more while somebody waits for pages at the destination, so that what he asks for is heard soon, or at first. */
 const PAGES_A_TURN = 64;
 const KINDS = ['zeroPages', 'duplicatePages', 'compressedPages', 'normalPages'] as const;
 
@@ -110,9 +112,12 @@ export class Division {
   /** False if there is nothing to do. */
   #turn(): boolean {
     const { framer, limit, ahead, pace } = this.#options;
-    const frames = ahead.isAsked || !pace.isKnown ? 0 : FRAMES_A_TURN;
+    const most = ahead.isAsked || !pace.isKnown ? 0 : FRAMES_A_TURN;
+    const before = framer.counts.frameBytes;
+    /** One more, as long as those until now. */
+    const fits = (made: number) => (framer.counts.frameBytes - before) * (1 + 1 / made) <= BYTES_A_TURN;
     let pages = 0;
-    for (let made = 0; pages < PAGES_A_TURN || made < frames; made++) {
+    for (let made = 0; pages < PAGES_A_TURN || (made < most && fits(made)); made++) {
       let divided = framer.hasUrgentRoom ? this.#answer() : 0;
       if (divided === 0 && framer.hasRoom && limit.waitMs === 0) divided = this.#makeAgain() || this.#divide();
       if (divided === 0) break;

@@ -46,7 +46,7 @@ test('a guest that runs goes on at the destination, and its pages follow from no
   const here = await source();
   const there = await incoming();
   const { list, nodes } = await intermediates(3);
-  const move = new Move(there, '--listen', '127.0.0.1:0', '--rate', '4MB');
+  const move = new Move(there, '--listen', '127.0.0.1:0', '--rate', '2MB');
   const eject = new Abdm([
     ...['eject', `vm=qemu:${here.socket}`, '--to', await move.merge.address(), '--mode', 'post-copy'],
     ...['--intermediates', list, '--replicas', '2'],

@@ -10,7 +10,11 @@ import { Todo } from '#abdm/host/source/todo.js';
 import { RateLimit } from '#abdm/host/wire/rate.js';
 
 /** Divides so many frames of pages that are all different; what it did, an `m` for each frame that is made and a `g` for each that is given away. */
-async function divide(frames: number, { isKnown = true, isAsked = false, unreadable = Number.POSITIVE_INFINITY } = {}) {
+async function divide(
+  frames: number,
+  how: { isKnown?: boolean; isAsked?: boolean; isLarge?: boolean; unreadable?: number } = {},
+) {
+  const { isKnown = true, isAsked = false, isLarge = false, unreadable = Number.POSITIVE_INFINITY } = how;
   const todo = new Todo(frames * FRAME_PAGES);
   todo.addAll();
   const did: string[] = [];
@@ -35,7 +39,8 @@ async function divide(frames: number, { isKnown = true, isAsked = false, unreada
     },
   };
   const key = new Uint8Array(32);
-  const framer = await Framer.create({ key, compress: 'none', sealed: false, withMeta: false, onFree: () => {} });
+  const compress = isLarge ? 'none' : 'lz4';
+  const framer = await Framer.create({ key, compress, sealed: false, withMeta: false, onFree: () => {} });
   const division = new Division({
     departures: [departure as unknown as Departure],
     framer,
@@ -58,7 +63,8 @@ test('several are made, and then given away', async () => {
   expect(await divide(20)).toBe('mmmmmmmmggggggggmmmmmmmmggggggggmmmmgggg');
 });
 
-test('one at a time, while nobody is known to take more, or somebody waits for pages', async () => {
+test('one at a time where they are large, while nobody is known to take more, or while somebody waits for pages', async () => {
+  expect(await divide(5, { isLarge: true })).toBe('mg'.repeat(5));
   expect(await divide(5, { isKnown: false })).toBe('mg'.repeat(5));
   expect(await divide(5, { isAsked: true })).toBe('mg'.repeat(5));
 });
