@@ -2,7 +2,7 @@
 // limit allows it. First what somebody waits for, then what was lost, then whose turn it is. Between turns everything else is heard.
 //
 // A turn makes all of its frames before it gives them away: each of the two is code and data that the other drives out of the processor's caches, which costs
-// a tenth of the source's time when they alternate.
+// up to a tenth of the source's time when they alternate. Only what somebody waits for is given away at once.
 
 import { setImmediate } from 'node:timers/promises';
 import type { Batch, DivideOptions } from '../../bindings/divider.js';
@@ -21,7 +21,7 @@ import { type Pages, readPages } from './todo.js';
 
 /** A turn makes so many frames: enough for the caches, */
 const FRAMES_A_TURN = 8;
-/** and no more bytes than the least of windows takes: what is more would go to nodes though the destination keeps up. */
+/** and no more bytes than the least of a node's windows takes: what is more would go to nodes though the destination keeps up. */
 const BYTES_A_TURN = 512 * 1024;
 /** It divides so many pages at least; and no more while somebody waits for pages at the destination, so that what he asks for is heard soon, or at first. */
 const PAGES_A_TURN = 64;
@@ -138,6 +138,8 @@ export class Division {
     const answer = this.requests.next();
     if (!answer) return 0;
     this.#make(answer.departure, answer.pages, { alone: true }, (frame) => this.#options.scatter.urgent(frame));
+    // Whoever waits for it does not wait for the rest of the turn.
+    this.#give();
     return answer.pages.pages;
   }
 

@@ -12,9 +12,9 @@ import { RateLimit } from '#abdm/host/wire/rate.js';
 /** Divides so many frames of pages that are all different; what it did, an `m` for each frame that is made and a `g` for each that is given away. */
 async function divide(
   frames: number,
-  how: { isKnown?: boolean; isAsked?: boolean; isLarge?: boolean; unreadable?: number } = {},
+  how: { isKnown?: boolean; isAsked?: boolean; isLarge?: boolean; unreadable?: number; wanted?: number[] } = {},
 ) {
-  const { isKnown = true, isAsked = false, isLarge = false, unreadable = Number.POSITIVE_INFINITY } = how;
+  const { isKnown = true, isAsked = false, isLarge = false, unreadable = Number.POSITIVE_INFINITY, wanted = [] } = how;
   const todo = new Todo(frames * FRAME_PAGES);
   todo.addAll();
   const did: string[] = [];
@@ -31,7 +31,10 @@ async function divide(
     get isReady() {
       return todo.count > 0;
     },
-    outgoing: { todo, isAlone: false, sent: (made: readonly Frame[]) => did.push(...made.map(() => 's')) },
+    outgoing: {
+      ...{ todo, awaited: new Todo(todo.pages), isAlone: false, newest: () => undefined },
+      sent: (made: readonly Frame[]) => did.push(...made.map(() => 's')),
+    },
     summary: { zeroPages: 0, duplicatePages: 0, compressedPages: 0, normalPages: 0 },
     fail() {
       did.push('f');
@@ -44,7 +47,7 @@ async function divide(
   const division = new Division({
     departures: [departure as unknown as Departure],
     framer,
-    scatter: { put: () => did.push('g') } as unknown as Scatter,
+    scatter: { put: () => did.push('g'), urgent: () => did.push('u') } as unknown as Scatter,
     limit: new RateLimit(),
     pace: { isKnown, sent: () => {} } as DivisionOptions['pace'],
     ahead: { isAsked } as DivisionOptions['ahead'],
@@ -52,11 +55,12 @@ async function divide(
     signal: new AbortController().signal,
   });
   onTestFinished(() => division.end());
+  division.requests.ask(departure as unknown as Departure, wanted);
   const over = division.run();
   while (todo.count > 0) await new Promise((resolve) => setImmediate(resolve));
   division.end();
   await over;
-  return did.join('').replaceAll('gs', 'g');
+  return did.join('').replaceAll(/(?<=[gu])s/g, '');
 }
 
 test('several are made, and then given away', async () => {
@@ -71,4 +75,8 @@ test('one at a time where they are large, while nobody is known to take more, or
 
 test('a VM is over when its pages cannot be read, and what was made of it before has been given away', async () => {
   expect(await divide(20, { unreadable: 11 * FRAME_PAGES })).toBe('mmmmmmmmggggggggmmmgggf');
+});
+
+test('what somebody waits for is given away before anything else is made', async () => {
+  expect(await divide(3, { wanted: [70, 130] })).toBe('mumummmggg');
 });
