@@ -2,8 +2,8 @@
 //
 // Three passes over the batch while it is in the cache. First every page is tested for zero and named (content id); then the table is asked
 // for each name, so that the lookups' cache misses overlap; then what is new is compressed straight into its place in the frame. Only after
-// the second pass the number of ids and references is known, and with it where the payload begins: no byte is moved twice. Only for a window
-// across the frame (lz4-high.ts) the pages that have to be sent are put one behind the other, if zero pages or duplicates lie between them.
+// the second pass the number of ids and references is known, and with it where the payload begins: no byte is moved twice. Only the pages that have
+// to be sent are put one behind the other, if zero pages or duplicates lie between them: they are compressed through one window (lz4.ts).
 //
 // RESULT:   0  u32 frames | u32 zero | u32 duplicate | u32 compressed | u32 normal pages | u32 bytes that compression saved
 //          24  a frame each: { u32 ptr | u32 bytes | u32 index of its first page in the batch | u32 pages }
@@ -59,8 +59,8 @@ export function divideInit(bitmap: usize, bits: u32): void {
 /**
  * Divides `pages` pages at `pagesPtr` into frames at `outPtr`. Their pfns are `base` plus the ascending u32 at BATCH_PFNS. Frames get the ids
  * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. Of the pages that have to be sent the first `tries` are compressed if
- * that makes them smaller; if `windowPtr` is not 0, with high ratio and one window across each frame, for which 256 KiB of room are there. Pages have
- * content ids unless `naming` is NAMELESS, and are deduplicated, and remembered for that, if it is DEDUPLICATED or FETCHABLE. Returns the number of
+ * that makes them smaller, with high ratio if `acceleration` is 0, through one window across each frame, for which there are 256 KiB of room at
+ * `windowPtr`. Pages have content ids unless `naming` is NAMELESS, and are deduplicated, and remembered for that, if it is DEDUPLICATED or FETCHABLE. Returns the number of
  * frames, or -1 if they might not fit into `outBytes`.
  */
 export function divide(
@@ -181,14 +181,11 @@ function writeFrame(
       lastSent = i;
     }
   }
-  const withWindow = windowPtr !== 0 && tries !== 0;
   /** The pages to be sent lie one behind the other as they are. */
   const inPlace = lastSent + 1 - firstSent === count - zeros - duplicates;
   if (inPlace) windowPtr = pagesPtr + <usize>firstSent * PAGE_BYTES;
   const ids = withIds ? count - zeros : 0;
   const firstDelta = load<u32>(BATCH_PFNS + ((<usize>first) << 2));
-  const flags = <u8>((withIds ? 0 : FLAG_NO_IDS) | (withWindow ? FLAG_WINDOW : 0));
-  writeHeader(frame, vm, id, base + firstDelta, count, ids, duplicates, flags);
 
   let entry = entryAt(frame, 0);
   let name = frame + HEADER_BYTES + <usize>count * ENTRY_BYTES;
@@ -220,15 +217,12 @@ function writeFrame(
     const sent = compressed + normal;
     if (sent < tries) {
       const capacity = PAGE_BYTES - MIN_SAVED_BYTES;
-      if (withWindow) {
-        if (!inPlace) {
-          memory.copy(windowPtr + <usize>sent * PAGE_BYTES, page, PAGE_BYTES);
-          page = windowPtr + <usize>sent * PAGE_BYTES;
-        }
-        length = lz4CompressHigh(windowPtr, page, PAGE_BYTES, payload, capacity);
-      } else {
-        length = lz4Compress(page, PAGE_BYTES, payload, capacity, acceleration);
+      if (!inPlace) {
+        memory.copy(windowPtr + <usize>sent * PAGE_BYTES, page, PAGE_BYTES);
+        page = windowPtr + <usize>sent * PAGE_BYTES;
       }
+      if (acceleration === 0) length = lz4CompressHigh(windowPtr, page, PAGE_BYTES, payload, capacity);
+      else length = lz4Compress(windowPtr, page, PAGE_BYTES, payload, capacity, acceleration);
     }
     if (length !== 0) {
       writeEntry(entry, delta, KIND_LZ4, 0, length);
@@ -241,6 +235,9 @@ function writeFrame(
     }
     payload += length;
   }
+  // A frame of raw pages only has no window: then nobody copies them to make one.
+  const flags = <u8>((withIds ? 0 : FLAG_NO_IDS) | (compressed > 0 ? FLAG_WINDOW : 0));
+  writeHeader(frame, vm, id, base + firstDelta, count, ids, duplicates, flags);
   add(4, zeros);
   add(8, duplicates);
   add(12, compressed);

@@ -1,13 +1,6 @@
-// LZ4 for links that are slower than a core: matches reach back over earlier pages of the frame, and are searched for longer.
+// LZ4 for links that are slower than a core: matches are searched for longer.
 //
-//   window                                                  page at hand
-//   +-------------------+-------------------+-- ... --+-------------------+
-//   | 1st page          | 2nd               |         |  anchor.. at ->   |      a block each; 64 pages, 256 KiB, at most
-//   +-------------------+-------------------+-- ... --+-------------------+
-//                  ^________ offset, 1 to 65,535 ___________|
-//
-// Blocks are those of lz4.ts but for how far back a match may begin. The table has a row for each hash of 5 bytes, of the last eight positions
-// that had it:
+// Blocks, and the window across a frame, are those of lz4.ts. The table has a row for each hash of 5 bytes, of the last eight positions that had it:
 //
 //   +---------------+---------------+-- ... --+---------------+
 //   | newest mark   | the one before|         | eighth        |      mark, u32: 13 further bits of the hash | 19 bits of 65,536 + position

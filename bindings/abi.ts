@@ -59,12 +59,19 @@ export interface EngineExports {
   /** Content ids of consecutive pages, 16 bytes each. */
   contentIds(pagesPtr: number, pages: number, outPtr: number): void;
 
-  // lz4.ts
+  // lz4.ts: pages of a window follow each other, and are compressed in their order: the one at `windowPtr` begins a new window
   /**
-   * LZ4 block of the `bytes` (at most 65,536) at `srcPtr`, written within `capacityBytes` at `dstPtr`. `acceleration` >= 1 trades ratio for
-   * speed as liblz4's does. Returns the block's length, or 0 if it does not fit.
+   * LZ4 block of the `bytes` at `srcPtr`, whose matches may reach back to `windowPtr`, written within `capacityBytes` at `dstPtr`. `acceleration` >= 1
+   * trades ratio for speed as liblz4's does. Returns the block's length, or 0 if it does not fit.
    */
-  lz4Compress(srcPtr: number, bytes: number, dstPtr: number, capacityBytes: number, acceleration: number): number;
+  lz4Compress(
+    windowPtr: number,
+    srcPtr: number,
+    bytes: number,
+    dstPtr: number,
+    capacityBytes: number,
+    acceleration: number,
+  ): number;
   /**
    * Decodes the LZ4 block of `bytes` at `srcPtr` into exactly `outBytes` at `dstPtr`. Returns 1, or 0 if the block is malformed or does not
    * decode to exactly `outBytes`; whatever the input, nothing is read outside the block or written outside the output.
@@ -74,10 +81,7 @@ export interface EngineExports {
   lz4DecompressInWindow(windowPtr: number, srcPtr: number, bytes: number, dstPtr: number, outBytes: number): number;
 
   // lz4-high.ts
-  /**
-   * LZ4 block of the `bytes` (at most 4,096) at `srcPtr`, whose matches may reach back to `windowPtr`, at most 256 KiB before the end. Pages of
-   * a window follow each other, and are compressed in their order: the one at `windowPtr` begins a new window. Returns as lz4Compress does.
-   */
+  /** As lz4Compress, smaller and slower, of at most 4,096 bytes that end within 256 KiB from `windowPtr` on. */
   lz4CompressHigh(windowPtr: number, srcPtr: number, bytes: number, dstPtr: number, capacityBytes: number): number;
 
   // dedup.ts
@@ -117,8 +121,8 @@ export interface EngineExports {
   divideInit(bitmapPtr: number, bits: number): void;
   /**
    * Divides `pages` pages at `pagesPtr` into frames at `outPtr`; their pfns are `base` plus the ascending u32 at BATCH_PFNS_PTR. Returns the
-   * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed: each by itself
-   * if `windowPtr` is 0, otherwise with high ratio and one window across each frame, whose 256 KiB lie there if they have to be copied together.
+   * number of frames, described at RESULT_PTR, or -1 if they might not fit. Of the pages to be sent the first `tries` are compressed, with high
+   * ratio if `acceleration` is 0, through one window across each frame, whose 256 KiB lie at `windowPtr` if they have to be copied together.
    * `naming`: 0 without content ids, 1 with content ids and deduplication, 2 with content ids only, 3 with content ids and deduplication in which what
    * only unfetchable frames hold is new.
    */

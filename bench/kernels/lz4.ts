@@ -1,6 +1,6 @@
-// LZ4 blocks of each page. A block that is not smaller than the page is of no use: it counts as 4,096 bytes, whoever made it, and who can be told so
-// (we, liblz4) is told to give up there.
-import { PAGE_BYTES } from 'abdm';
+// LZ4 blocks of each page, which refer to the pages before it, 64 a window, where that can be had (we, liblz4; no package). A block that is not smaller than
+// the page is of no use: it counts as 4,096 bytes, whoever made it.
+import { FRAME_PAGES, PAGE_BYTES } from 'abdm';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import * as lz4Wasm from 'lz4-wasm-nodejs';
 import { PAGE_CLASSES } from '../pages.js';
@@ -25,7 +25,10 @@ export const lz4Compress: Kernel = {
         run({ first, pages }) {
           let bytes = 0;
           for (let i = first; i < first + pages; i++) {
-            bytes += exports.lz4Compress(pool.ptr(i), PAGE_BYTES, outPtr, CAPACITY_BYTES, ACCELERATION) || PAGE_BYTES;
+            const windowPtr = pool.ptr(i - ((i - first) % FRAME_PAGES));
+            bytes +=
+              exports.lz4Compress(windowPtr, pool.ptr(i), PAGE_BYTES, outPtr, CAPACITY_BYTES, ACCELERATION) ||
+              PAGE_BYTES;
           }
           return bytes;
         },

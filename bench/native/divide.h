@@ -1,12 +1,12 @@
 // The whole divide in C, for peer.c: assembly/divide.ts says what it is. Zero test, content id, deduplication in a table for 1.3 million
-// contents, LZ4, and a frame as ours with tag and checksum.
+// contents, LZ4 through a window across the frame, and a frame as ours with tag and checksum.
 
 #define BUCKETS (1u << 18)
 #define WAYS 5
 #define FRAME_PAGES 64
 #define MAX_BLOCK (PAGE - 128)
 #define ROOMS 32
-#define ROOM_BYTES (FRAME_PAGES * (PAGE + 32) + 64)
+#define ROOM_BYTES (FRAME_PAGES * (PAGE + 32) + 64 + BLOCK_ROOM)
 
 struct bucket {
   uint8_t ids[WAYS][16];
@@ -15,7 +15,7 @@ struct bucket {
 } __attribute__((aligned(128)));
 
 static struct bucket *table;
-static uint8_t *rooms;
+static uint8_t *rooms, *window;
 static uint64_t next_id = 1;
 
 /** Where the content is, or 0, and then remembers `ref` for it. */
@@ -41,7 +41,7 @@ static size_t divide_frame(const uint8_t *page, int count, uint64_t base, uint8_
   uint8_t ids[FRAME_PAGES][16];
   uint64_t refs[FRAME_PAGES];
   uint8_t zero[FRAME_PAGES];
-  int named = 0, duplicates = 0;
+  int named = 0, duplicates = 0, first_sent = count, last_sent = 0, sent = 0;
   const uint64_t id = next_id++;
   for (int i = 0; i < count; i++) {
     zero[i] = is_zero(page + i * PAGE);
@@ -50,7 +50,11 @@ static size_t divide_frame(const uint8_t *page, int count, uint64_t base, uint8_
   for (int i = 0; i < count; i++) {
     refs[i] = zero[i] ? 0 : look_up(ids[i], id << 6 | i);
     duplicates += refs[i] != 0;
+    if (zero[i] || refs[i]) continue;
+    if (first_sent == count) first_sent = i;
+    last_sent = i;
   }
+  const int in_place = last_sent + 1 - first_sent == named - duplicates;
   memset(frame, 0, 40);
   put(frame, 0x0146444241, 5);
   put(frame + 8, id, 8);
@@ -70,9 +74,11 @@ static size_t divide_frame(const uint8_t *page, int count, uint64_t base, uint8_
         put(ref, refs[i] >> 6, 8);
         ref += 8;
       } else {
-        length = compress_page(page + i * PAGE, to, MAX_BLOCK);
+        const uint8_t *at = page + i * PAGE;
+        if (!in_place) at = memcpy(window + sent * PAGE, at, PAGE);
+        length = compress_page(sent++ == 0, at, to, MAX_BLOCK);
         kind = 2;
-        if (!length) memcpy(to, page + i * PAGE, length = PAGE), kind = 3;
+        if (!length) memcpy(to, at, length = PAGE), kind = 3;
         to += length;
       }
     }

@@ -6,7 +6,6 @@
 //   zero | read | memcpy | xxh3 | nh | id | compress | decompress | divide    FIRST PAGES PASS
 #define _GNU_SOURCE
 #define XXH_INLINE_ALL
-#define LZ4_STATIC_LINKING_ONLY
 #include <lz4.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,8 +33,14 @@ static inline int is_zero(const uint8_t *page) {
   return 1;
 }
 
-static inline int compress_page(const uint8_t *page, uint8_t *to, int capacity) {
-  return LZ4_compress_fast_extState_fastReset(&lz4, (const char *)page, (char *)to, PAGE, capacity, 1);
+/** Room behind what is written so far: a block that does not fit would leave the window in no known state. */
+#define BLOCK_ROOM LZ4_COMPRESSBOUND(PAGE)
+
+/** Through the window of the pages before it, which lie before it; `first` begins a new one. Returns 0 if the block is longer than `most`. */
+static inline int compress_page(int first, const uint8_t *page, uint8_t *to, int most) {
+  if (first) LZ4_resetStream_fast(&lz4);
+  const int bytes = LZ4_compress_fast_continue(&lz4, (const char *)page, (char *)to, PAGE, BLOCK_ROOM, 1);
+  return bytes > most ? 0 : bytes;
 }
 
 #include "divide.h"
@@ -125,8 +130,8 @@ static uint64_t run(const char *job, long first, long count) {
     memcpy(&word, out, 4);
     result = word;
   } else if (!strcmp(job, "compress")) {
-    for (; from < end; from += PAGE) {
-      const int bytes = compress_page(from, out, PAGE - 1);
+    for (long i = 0; from < end; from += PAGE, i++) {
+      const int bytes = compress_page(i % FRAME_PAGES == 0, from, out, PAGE - 1);
       result += bytes ? bytes : PAGE;
     }
   } else if (!strcmp(job, "decompress")) {
@@ -154,6 +159,7 @@ int main(void) {
   LZ4_initStream(&lz4, sizeof lz4);
   table = room(BUCKETS * sizeof *table);
   rooms = room(ROOMS * ROOM_BYTES);
+  window = room(FRAME_PAGES * PAGE);
   size_t copy_bytes = 0;
   while (fgets(line, sizeof line, stdin)) {
     long first = 0, count = 0, pass = 0;

@@ -14,7 +14,8 @@ test('a frame beyond the bitmap counts as unfetchable, and nothing beyond it is 
   const bitmap = engine.free;
   const table = engine.free + 128;
   const pages = table + DEDUP_BUCKET_BYTES;
-  const out = pages + 3 * 4096;
+  const window = pages + 3 * 4096;
+  const out = window + 3 * 4096;
   engine.setKey(pages);
   engine.dedupInit(table, 1);
   engine.divideInit(bitmap, BITS);
@@ -25,7 +26,7 @@ test('a frame beyond the bitmap counts as unfetchable, and nothing beyond it is 
   };
   const divide = (id: number, naming: number) => {
     new Uint32Array(engine.bytes.buffer, 0x5400, 3).set([0, 1, 2]);
-    expect(engine.divide(pages, 3, 0, random() % 100, id, out, 1 << 16, 1, 64, naming, 0)).toBe(1);
+    expect(engine.divide(pages, 3, 0, random() % 100, id, out, 1 << 16, 1, 64, naming, window)).toBe(1);
     return slotsOf(engine.bytes.slice(out, out + (1 << 16))).map(({ at }) => at?.frame ?? null);
   };
   put([1, 2, 1]);

@@ -31,13 +31,12 @@ function makeEngine() {
 }
 
 /** The frame of seeded pages, as the engine divides them. */
-function divided(at: ReturnType<typeof makeEngine>, withIds = 1, high = false): Uint8Array {
+function divided(at: ReturnType<typeof makeEngine>, withIds = 1, acceleration = 1): Uint8Array {
   const { engine, pages, frame, out } = at;
   engine.bytes.set(seededPages(61, PAGES, ['zero', 'text', 'random', 'duplicate', 'heap']), pages);
   const view = new DataView(engine.bytes.buffer);
   for (let i = 0; i < PAGES; i++) view.setUint32(BATCH_PFNS_PTR + 4 * i, i, true);
-  const windowPtr = high ? out : 0;
-  expect(engine.divide(pages, PAGES, 0, 0, 7, frame, MAX_FRAME_BYTES, 1, PAGES, withIds, windowPtr)).toBe(1);
+  expect(engine.divide(pages, PAGES, 0, 0, 7, frame, MAX_FRAME_BYTES, acceleration, PAGES, withIds, out)).toBe(1);
   return engine.bytes.slice(frame, frame + view.getUint32(RESULT_PTR + 28, true));
 }
 
@@ -69,7 +68,7 @@ function forge(frame: Uint8Array, next: () => number): Uint8Array {
   return out;
 }
 
-/** The pages of a frame with a window, null for zero pages; null if one of them does not decode. */
+/** The pages of a frame, null for zero pages; null if one of them does not decode. */
 function slowPages(frame: Uint8Array, payload: number): (Uint8Array | null)[] | null {
   const view = new DataView(frame.buffer);
   const pages: (Uint8Array | null)[] = [];
@@ -87,17 +86,17 @@ function slowPages(frame: Uint8Array, payload: number): (Uint8Array | null)[] | 
 }
 
 describe('a frame that was changed by somebody who mends its sums', () => {
-  for (const [withIds, high] of [
-    [1, false],
-    [0, false],
-    [1, true],
-    [0, true],
+  for (const [withIds, acceleration] of [
+    [1, 1],
+    [0, 1],
+    [1, 0],
+    [0, 0],
   ] as const) {
-    const how = `${withIds ? '' : ', without content ids'}${high ? ', with a window' : ''}`;
+    const how = `${withIds ? '' : ', without content ids'}${acceleration ? '' : ', with high ratio'}`;
     test(`is accepted exactly where the slow reader accepts it${how}`, () => {
       const at = makeEngine();
       const { engine, frame } = at;
-      const good = divided(at, withIds, high);
+      const good = divided(at, withIds, acceleration);
       const next = seeded(62 + withIds);
       let accepted = 0;
       for (let i = 0; i < scale(50_000); i++) {
@@ -113,14 +112,14 @@ describe('a frame that was changed by somebody who mends its sums', () => {
   }
 
   test.each([
-    ['', false],
-    [', with a window', true],
+    ['', 1],
+    [', with high ratio', 0],
   ] as const)(
     'never takes the merge out of bounds, and brings no page but those that its content ids name%s',
-    (_, high) => {
+    (_, acceleration) => {
       const at = makeEngine();
       const { engine, frame, out, newest, merged } = at;
-      const good = divided(at, 1, high);
+      const good = divided(at, 1, acceleration);
       const next = seeded(64);
       const view = new DataView(engine.bytes.buffer);
       let mergedFrames = 0;
@@ -159,7 +158,7 @@ describe('a frame that was changed by somebody who mends its sums', () => {
   test('decodes to what the slow decoder makes of its window, where no content ids vouch for it', () => {
     const at = makeEngine();
     const { engine, frame, out, newest } = at;
-    const good = divided(at, 0, true);
+    const good = divided(at, 0);
     const payload = HEADER_BYTES + PAGES * 8 + 16;
     const next = seeded(66);
     const view = new DataView(engine.bytes.buffer);
@@ -194,7 +193,7 @@ describe('a frame that was changed by somebody who mends its sums', () => {
     for (const withIds of [1, 0]) {
       const at = makeEngine();
       const { engine, frame, out } = at;
-      const changed = divided(at, withIds, true);
+      const changed = divided(at, withIds);
       changed[5]! ^= 2;
       engine.bytes.set(changed, frame);
       mend(engine, frame, changed.length, true);
