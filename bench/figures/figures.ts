@@ -183,6 +183,8 @@ export interface Wanted {
   readonly figures: readonly number[];
   /** Only these x; null: all. */
   readonly points: readonly number[] | null;
+  /** Only these series; null: all. */
+  readonly series: readonly string[] | null;
   readonly smoke: boolean;
 }
 
@@ -191,7 +193,7 @@ export function pointsOf({ figure, xs, smoke, series }: Figure, size: Size, want
   const here = wanted.smoke ? [smoke.x] : xs.filter((x) => wanted.points?.includes(x) ?? true);
   return here.flatMap((x) =>
     series(size)
-      .filter(({ name }) => !wanted.smoke || name === smoke.series)
+      .filter(({ name }) => (wanted.smoke ? name === smoke.series : (wanted.series?.includes(name) ?? true)))
       .map(({ name, setting }) => ({ figure, series: name, x, setting: setting(x) })),
   );
 }

@@ -53,7 +53,7 @@ async function runAll(options: Options, args: readonly string[]): Promise<void> 
   const settings = planned.flatMap(({ points }) => points.map(({ setting }) => setting));
   const before = out && merge && existsSync(join(out, 'results.json')) ? readResults(join(out, 'results.json')) : null;
   const world = new World();
-  world.checkRoom(settings);
+  world.takeRoom(settings);
   const seconds = settings.reduce((sum, setting) => sum + runs * estimateS(setting), 0);
   say(`${settings.length} points, ${runs} runs of each: about ${formatMs(seconds * 1000)}`);
 

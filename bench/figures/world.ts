@@ -19,12 +19,18 @@ import { formatBytes } from '#abdm/host/cli/sizes.js';
 import { Role } from '../faults/role.js';
 import { type Host, Network } from '../network/namespaces.js';
 import { createRecipe } from '../pages.js';
+import { keepMemory } from '../reservoir.js';
 import type { Setting } from './point.js';
 
 /** Duplicates are found within so many pages. */
 const WINDOW_PAGES = 2048;
 /** The recipe's supplies go round if they have fewer: enough that they need not often. */
 const SUPPLY_PAGES = 65_536;
+
+/** The processes' own, the mix and what the kernel has of files and sockets come on top of the largest run's memory; */
+const MORE = 1.5;
+/** but not all that is free is kept. */
+const MOST = 0.85;
 
 const running = new Set<Role>();
 
@@ -48,16 +54,21 @@ export class World {
     writeFileSync(this.keyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   }
 
-  /** @throws {Error} if the memory of guests and nodes, here all on one machine, would not fit into it. */
-  checkRoom(settings: readonly Setting[]): void {
+  /**
+   * Makes sure of the memory of guests and nodes, here all on one machine.
+   * @throws {Error} if it would not fit.
+   */
+  takeRoom(settings: readonly Setting[]): void {
     const { bavail, bsize } = statfsSync(this.memory);
     const free = Math.min(bavail * bsize, process.availableMemory());
     // At its source, where it goes, and what nodes keep or the content is read from.
     const needed = Math.max(...settings.map(({ vms, vmBytes }) => 3 * vms * vmBytes));
-    if (needed <= free) return;
-    throw new Error(
-      `the largest run needs ${formatBytes(needed)} of memory, ${formatBytes(free)} are free: take a smaller --size`,
-    );
+    if (needed > free) {
+      throw new Error(
+        `the largest run needs ${formatBytes(needed)} of memory, ${formatBytes(free)} are free: take a smaller --size`,
+      );
+    }
+    keepMemory(this.memory, Math.min(needed * MORE, free * MOST));
   }
 
   /** Hosts with cards as fast as these. Networks of one figure stay until `closeNetworks`. */

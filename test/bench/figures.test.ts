@@ -27,7 +27,7 @@ import { tempDir } from '../host/temp.js';
 import { skipped } from '../skipped.js';
 
 const SIZE = { vmBytes: 2 ** 30, bitsPerS: 1e9 };
-const ALL = { figures: [], points: null, smoke: false };
+const ALL = { figures: [], points: null, series: null, smoke: false };
 const LINE = 119.5e6;
 const figure = (number: number) => FIGURES.find((one) => one.figure === number)!;
 
@@ -88,7 +88,7 @@ const everything = FIGURES.flatMap(({ figure }) => planned(figure).map((one) => 
 describe('options', () => {
   test('say which points of which size', () => {
     expect(parseOptions([])).toMatchObject({
-      wanted: { figures: [3, 4, 5, 6, 7, 8, 9], points: null, smoke: false },
+      wanted: { figures: [3, 4, 5, 6, 7, 8, 9], points: null, series: null, smoke: false },
       size: { vmBytes: 2 ** 30, bitsPerS: 1e9 },
       runs: 6,
       json: false,
@@ -106,6 +106,10 @@ describe('options', () => {
       pointsOf(one, some.size, some.wanted).map(({ figure, x }) => `${figure}: ${x}`),
     );
     expect(new Set(xs)).toEqual(new Set(['3: 1', '3: 6.5', '5: 1']));
+    const { wanted, size } = parseOptions(['--only', '5', '--series', 'ours', '--series', 'direct post-copy']);
+    expect(new Set(pointsOf(figure(5), size, wanted).map(({ series }) => series))).toEqual(
+      new Set(['ours', 'direct post-copy']),
+    );
   });
 
   test('of --smoke: one small point of each figure, and no files unless asked for', () => {
@@ -122,6 +126,8 @@ describe('options', () => {
     [['--only', '3,x'], /x/],
     [['--only', '7', '--points', '6.5'], /figure 7 has none/],
     [['--points', ''], /--points/],
+    [['--only', '7', '--series', 'ours, raw'], /figure 7 has none of these series: it has "ours"/],
+    [['--smoke', '--series', 'ours'], /--smoke/],
     [['--runs', '0'], /--runs 0/],
     [['--runs', '1.5'], /whole/],
     [['--size', '100K'], /64K/],
