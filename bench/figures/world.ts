@@ -27,10 +27,8 @@ const WINDOW_PAGES = 2048;
 /** The recipe's supplies go round if they have fewer: enough that they need not often. */
 const SUPPLY_PAGES = 65_536;
 
-/** The processes' own, the mix and what the kernel has of files and sockets come on top of the largest run's memory; */
+/** The processes' own, the mix and what the kernel has of files and sockets come on top of the largest run's memory. */
 const MORE = 1.5;
-/** but not all that is free is kept. */
-const MOST = 0.85;
 
 const running = new Set<Role>();
 
@@ -68,7 +66,7 @@ export class World {
         `the largest run needs ${formatBytes(needed)} of memory, ${formatBytes(free)} are free: take a smaller --size`,
       );
     }
-    keepMemory(this.memory, Math.min(needed * MORE, free * MOST));
+    keepMemory(needed * MORE);
   }
 
   /** Hosts with cards as fast as these. Networks of one figure stay until `closeNetworks`. */

@@ -2,6 +2,7 @@
 import { availableParallelism, cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { parseSize } from '#abdm/host/cli/sizes.js';
+import { keepMemory } from '../reservoir.js';
 import type { OurMode } from './ours.js';
 import { prepare } from './prepare.js';
 import { type Line, measureRow, ROWS, type RowName } from './rows.js';
@@ -9,6 +10,8 @@ import { type Line, measureRow, ROWS, type RowName } from './rows.js';
 const USAGE = `usage: npm run qemu -- [--only ${ROWS.join(',')}] [--mode MODE,...] [--limit 50MB] [--runs 6] [--size 512M] [--noise] [--seed N] [--json]`;
 const MODES: readonly OurMode[] = ['post-copy', 'pre-copy', 'hybrid', 'stop'];
 const SMALLEST = 192 * 2 ** 20;
+/** What a run takes of memory, in guests: two here, two there, as much in abdm's roles, and what the kernel has of sockets. */
+const RUN_MEMORY = 8;
 
 interface Wanted {
   readonly rows: readonly RowName[];
@@ -78,6 +81,7 @@ try {
 }
 try {
   const { json, rows, ...how } = wanted;
+  keepMemory(RUN_MEMORY * how.guestBytes);
   const plan = { ...how, scene: prepare(), say: (line: string) => void process.stderr.write(`${line}\n`) };
   const cpu = cpus()[0]?.model.trim() ?? 'unknown';
   const [cores, system] = [availableParallelism(), `${process.platform} ${release()}`];
