@@ -24,6 +24,8 @@ const MAX_REFUSALS = 8;
 /** At the end, a block is late when it has taken so many times as long as most have lately, and more than this. */
 const LATE_FACTOR = 3;
 const LATE_MS = 20;
+/** Less than this on its way to nodes takes next to nothing of the source's link: some milliseconds of a gigabit. */
+const DRAINED_BYTES = 512 * 1024;
 const LOOK_MS = 20;
 /** So many of the last acknowledgements say how long one takes. */
 const RECENT = 64;
@@ -272,7 +274,9 @@ export class Courier {
   /** Now and then: who had no room may have some again, and what is late goes along another chain too. */
   #look(): void {
     const { only, may } = this.#waiting;
-    const changed = this.#mam.replicas > 0 && this.#spill.look(this.#spilled || only.length + may.length > 0);
+    const waits = this.#spilled || only.length + may.length > 0;
+    const toNodes = this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
+    const changed = this.#mam.replicas > 0 && this.#spill.look(waits, toNodes < DRAINED_BYTES);
     this.#spilled = false;
     if (changed || this.#parcels.size > this.#underWay.size) this.pump();
     if (this.#underWay.size === 0) return;

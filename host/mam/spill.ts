@@ -4,8 +4,8 @@
 // takes less than all take together: then the source is free sooner. Where it takes as much, as fast as the source can send, nodes only cost: the same
 // link, and time that everybody's processors then lack. Which of the two it is cannot be seen from outside, so it is tried:
 //
-//      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills for 60 to 250 ms: how much does it take?
-//         ^                                                                   |  |
+//      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills until nodes have what is on its way to
+//         ^                                                                   |  |        them, and 60 to 250 ms more: how much does it take?
 //         +------------------- less than all together took -------------------+  |  as much, or all that there was
 //         |                                                                      v
 //         +---- they take more ----  together  <-- now and then, or it slows --  straight
@@ -18,6 +18,8 @@ const SLICE_MS = 20;
 /** From the first frame to the first trial: connections and hosts are slow at first. */
 const WARM_MS = 100;
 const TOGETHER_MS = { least: 60, most: 120 };
+/** Until then what was on its way to nodes has its share of the source's link; slow nodes are not waited for longer. */
+const DRAIN_MS = 300;
 /** A trial ends when what the destination takes grows no more, and sooner where that is less than half. */
 const ALONE_MS = { clear: 60, least: 100, most: 250 };
 const GROWS = 1.1;
@@ -64,6 +66,7 @@ export class Spill {
   #aloneRate = 0;
   /** Of the trial's moments; how often it was looked, and how often something waited. */
   #best = 0;
+  #isDraining = false;
   #looks = 0;
   #waits = 0;
   /** The latest first. */
@@ -100,23 +103,33 @@ export class Spill {
     if (this.#trialAt === Number.POSITIVE_INFINITY) this.#trialAt = this.#now() + WARM_MS;
   }
 
-  /** Call it often. `waits`: since the last call there was more that the destination could have had, had it had room. Whether `allowed` has changed. */
-  look(waits: boolean): boolean {
+  /**
+   * Call it often. Whether `allowed` has changed.
+   * @param waits since the last call there was more that the destination could have had, had it had room.
+   * @param isDrained nothing is on its way to nodes.
+   */
+  look(waits: boolean, isDrained: boolean): boolean {
     this.#slice.waits ||= waits;
     const now = this.#now();
     const ms = now - this.#sliceAt;
     if (ms < SLICE_MS) return false;
     this.#slices = [{ ...this.#slice, ms }, ...this.#slices].slice(0, 10);
     const before = this.allowed;
-    this.#step(now, now - this.#since, this.#slice.waits);
+    this.#step(now, now - this.#since, this.#slice.waits, isDrained);
     this.#slice = empty();
     this.#sliceAt = now;
     return this.allowed !== before;
   }
 
-  #step(now: number, ms: number, waits: boolean): void {
+  #step(now: number, ms: number, waits: boolean, isDrained: boolean): void {
     if (this.#state === 'spilling') {
-      if (now >= this.#trialAt && this.#isBusy) this.#try('alone', now);
+      if (now < this.#trialAt || !this.#isBusy) return;
+      this.#try('alone', now);
+      this.#isDraining = !isDrained;
+    } else if (this.#isDraining) {
+      if (!isDrained && ms < DRAIN_MS) return;
+      this.#isDraining = false;
+      this.#since = now;
     } else if (this.#state === 'alone') {
       this.#looks++;
       if (waits) this.#waits++;

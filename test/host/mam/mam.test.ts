@@ -201,7 +201,7 @@ describe('a block', () => {
       await fakeNode(stored),
     ];
     const { courier } = await open(nodes);
-    for (let id = 1; id <= 20; id++) {
+    for (let id = 1; id <= 40; id++) {
       const sent = block(id);
       const [holder] = await courier.send(sent, id);
       expect(holder!.address).toBe(nodes[2]!.address);

@@ -10,6 +10,8 @@ interface Links {
   destination: (ms: number) => number;
   /** Share of the source's link that straight frames get while nodes get some too. */
   share?: number;
+  /** So many milliseconds' worth of frames are on their way to nodes. */
+  ahead?: number;
   /** There is something to be sent. */
   waits?: (ms: number) => boolean;
   /** Frames are sent even if none waits. */
@@ -17,17 +19,21 @@ interface Links {
 }
 
 /** Sends for `ms`. What was sent of what could have been, to nodes, and whether the destination's link counted as full. */
-function send({ line, destination, share = 1 / 4, waits = () => true, keeps = false }: Links, ms: number) {
+function send({ line, destination, share = 1 / 4, ahead = 0, waits = () => true, keeps = false }: Links, ms: number) {
   let now = 5_000;
   const spill = new Spill(() => now);
   const sent = { straight: 0, nodes: 0 };
   const owed = { straight: 0, nodes: 0 };
   const trace: { ms: number; allowed: boolean; fills: boolean }[] = [];
+  /** Milliseconds for which nodes still get what was on its way. */
+  let draining = 0;
   for (let at = 0; at < ms; at++, now++) {
     const most = destination(at);
-    const rates = spill.allowed
-      ? { straight: Math.min(most, line * share), nodes: line - Math.min(most, line * share) }
-      : { straight: Math.min(most, line), nodes: 0 };
+    draining = spill.allowed ? ahead : Math.max(0, draining - 1);
+    const rates =
+      spill.allowed || draining > 0
+        ? { straight: Math.min(most, line * share), nodes: line - Math.min(most, line * share) }
+        : { straight: Math.min(most, line), nodes: 0 };
     if (!waits(at) && !keeps) rates.straight = rates.nodes = 0;
     for (const way of ['straight', 'nodes'] as const) {
       owed[way] += rates[way];
@@ -36,7 +42,7 @@ function send({ line, destination, share = 1 / 4, waits = () => true, keeps = fa
         spill.stored(FRAME, way === 'straight');
       }
     }
-    spill.look(waits(at));
+    spill.look(waits(at), draining === 0);
     trace.push({ ms: at, allowed: spill.allowed, fills: spill.fills });
   }
   return { sent, share: (sent.straight + sent.nodes) / (line * ms), trace };
@@ -89,6 +95,11 @@ describe('a destination that is as fast: nodes get little', () => {
     expect(trace.at(-1)!.allowed).toBe(false);
   });
 
+  test.each([50, 150])('though %i ms of frames are on their way to nodes when it is tried', (ahead) => {
+    const { sent } = send({ line, destination: () => line, ahead }, 10_000);
+    expect(sent.nodes / (sent.nodes + sent.straight)).toBeLessThan(0.1);
+  });
+
   test('until it is not any more; and again when it is', () => {
     const slow = (ms: number) => ms > 3_000 && ms < 5_000;
     const { trace } = send({ line, destination: (ms) => (slow(ms) ? line / 5 : line) }, 20_000);
@@ -117,7 +128,7 @@ test('without anything that waits, and without a destination, nothing is tried',
   const spill = new Spill(() => now);
   for (; now < 5_000; now++) {
     spill.stored(FRAME, false);
-    spill.look(true);
+    spill.look(true, true);
     expect(spill.allowed).toBe(true);
     expect(spill.fills).toBe(false);
   }
