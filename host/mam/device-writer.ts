@@ -176,7 +176,7 @@ export class DeviceWriter {
         signal.throwIfAborted();
       }
       const pages = { vm: 0, base: this.#base, pages: this.#filled };
-      for (const frame of this.#framer.divide(pages)) this.#scatter.put(this.#framer.seal(frame));
+      for (const frame of this.#framer.divide(pages)) this.#scatter.put(frame);
     }
     this.#base = next;
     this.#filled = 0;

@@ -1,6 +1,5 @@
 // From pages to what leaves: frames, sealed where connections are private. Holds two batches of pages, one for what is divided as it comes and one for
-// what has to be divided again. To divide and to seal are two steps: whoever divides several frames before they are sealed keeps the code and the tables of
-// each in the processor's caches.
+// what has to be divided again.
 
 import { FRAME_PAGES, frameMetaBytes, PAGE_BYTES } from '../../bindings/abi.js';
 import type {
@@ -19,8 +18,8 @@ import { framesOnTheWay, SHORT_FRAME_PAGES } from './window.js';
 
 /** Beside those, batches whose frames somebody waits for at the destination. */
 const URGENT_SLOTS = 8;
-/** Where frames are sealed, they leave the divider's memory soon: batches that may be divided before that. */
-const UNSEALED_SLOTS = 10;
+/** Where frames are sealed, they leave the divider's memory at once. */
+const UNSEALED_SLOTS = 2;
 /** A batch makes no more frames than this. */
 const FRAMES_OF_BATCH = 2;
 /** How much the last frame says of the next one's size. */
@@ -41,12 +40,6 @@ export interface FramerOptions {
   readonly onFree: () => void;
 }
 
-/** A frame that is not sealed yet. */
-export interface Unsealed {
-  readonly frame: DividedFrame;
-  readonly generation: number;
-}
-
 export class Framer {
   /** To be filled with pages for `divide`, and for `divideAgain`. */
   readonly batch: Batch;
@@ -57,8 +50,6 @@ export class Framer {
   readonly #onFree: () => void;
   /** Batches' worth of memory that is kept for frames that somebody waits for. */
   readonly #reserve: number;
-  /** Frames that will be sealed. */
-  #unsealed = 0;
 
   readonly #short: boolean;
   /** What a page has taken of frames lately. */
@@ -99,7 +90,7 @@ export class Framer {
   /** Batches whose frames there is memory for. */
   get #room(): number {
     if (this.#sealer === null) return this.#divider.freeSlots;
-    return this.#divider.freeSlots > 0 ? this.#sealer.freeSlots - this.#unsealed - (FRAMES_OF_BATCH - 1) : 0;
+    return this.#divider.freeSlots > 0 ? this.#sealer.freeSlots - (FRAMES_OF_BATCH - 1) : 0;
   }
 
   /** Pages for the next frame, at most. */
@@ -113,15 +104,14 @@ export class Framer {
     return this.#divider.counts;
   }
 
-  /** Divides the pages in `batch`. Its frames are to be sealed, in any order. */
-  divide(pages: BatchPages, options?: DivideOptions): Unsealed[] {
+  /** Divides the pages in `batch`. */
+  divide(pages: BatchPages, options?: DivideOptions): Frame[] {
     const before = this.#divider.counts.frameBytes;
     const frames = this.#divider.divide(this.batch, pages, options);
     const pageBytes = (this.#divider.counts.frameBytes - before) / pages.pages;
     // Pages that need more than those before them are believed at once.
     this.#pageBytes = Math.max(pageBytes, this.#pageBytes + (pageBytes - this.#pageBytes) * WEIGHT);
-    this.#unsealed += frames.length;
-    return frames.map((frame) => ({ frame, generation: 0 }));
+    return frames.map((frame) => this.#finish(frame, 0));
   }
 
   /** Nothing that was divided until now is referred to again. */
@@ -134,16 +124,13 @@ export class Framer {
     this.#divider.setUnfetchable(id);
   }
 
-  /** Makes a frame anew of its pages in `againBatch`. It is to be sealed. */
-  divideAgain({ id, vm, base, pages, deltas, generation }: Kept): Unsealed {
+  /** Makes a frame anew of its pages in `againBatch`. */
+  divideAgain({ id, vm, base, pages, deltas, generation }: Kept): Frame {
     const frame = this.#divider.divideAgain(this.againBatch, { vm, base, pages, ...(deltas && { deltas }) }, id);
-    this.#unsealed++;
-    return { frame, generation };
+    return this.#finish(frame, generation);
   }
 
-  /** The frame as it leaves; where nothing is sealed, as it was divided. */
-  seal({ frame, generation }: Unsealed): Frame {
-    this.#unsealed--;
+  #finish(frame: DividedFrame, generation: number): Frame {
     const { id, vm, base, pages, deltas, references } = frame;
     const meta = this.#withMeta ? frame.bytes.slice(0, frameMetaBytes(frame.bytes)) : undefined;
     const block = this.#sealer?.seal(id, frame.bytes, generation) ?? frame;

@@ -1,13 +1,13 @@
 // The work itself: pages are read, divided, and given to those who keep them, one turn after the other, as long as there is memory for frames and the rate
 // limit allows it. First what somebody waits for, then what was lost, then whose turn it is. Between turns everything else is heard.
 //
-// A turn divides all of its pages before it seals the frames, and seals them before it gives them away: each of the three is code and data that the others
-// drive out of the processor's caches, which costs up to a tenth of the source's time when they alternate. Only what somebody waits for is given away at once.
+// A turn makes all of its frames before it gives them away: each of the two is code and data that the other drives out of the processor's caches, which costs
+// up to a tenth of the source's time when they alternate. Only what somebody waits for is given away at once.
 
 import { setImmediate } from 'node:timers/promises';
 import type { Batch, DivideOptions } from '../../bindings/divider.js';
 import { asAbdmError } from '../../bindings/errors.js';
-import type { Framer, Unsealed } from '../mam/framer.js';
+import type { Framer } from '../mam/framer.js';
 import type { Kept } from '../mam/ledger.js';
 import type { Frame, Scatter } from '../mam/scatter.js';
 import type { RateLimit } from '../wire/rate.js';
@@ -40,12 +40,6 @@ export interface DivisionOptions {
   readonly signal: AbortSignal;
 }
 
-/** What a turn has divided. */
-interface Made {
-  readonly frames: readonly Unsealed[];
-  give(frames: readonly Frame[]): void;
-}
-
 export class Division {
   readonly requests = new Requests();
   readonly #options: DivisionOptions;
@@ -53,8 +47,8 @@ export class Division {
   /** Frames that nobody has any more, to be made once more of memory that stands still. */
   #again: Kept[] = [];
   readonly #changes = new Changes();
-  /** What this turn has made: to be sealed and given away when it ends. */
-  #made: Made[] = [];
+  /** What this turn has made: to be given away when it ends. */
+  #made: (() => void)[] = [];
   #ended = false;
 
   constructor(options: DivisionOptions) {
@@ -136,8 +130,7 @@ export class Division {
   #give(): void {
     const made = this.#made;
     this.#made = [];
-    const sealed = made.map(({ frames }) => frames.map((frame) => this.#options.framer.seal(frame)));
-    for (const [i, { give }] of made.entries()) give(sealed[i]!);
+    for (const give of made) give();
   }
 
   /** What somebody waits for. Each of these returns how many pages it has divided. */
@@ -158,7 +151,7 @@ export class Division {
     if (this.#read(departure, frame, framer.againBatch)) {
       const again = framer.divideAgain(frame);
       this.#count(again);
-      this.#made.push({ frames: [again], give: ([sealed]) => scatter.put(sealed!) });
+      this.#made.push(() => scatter.put(again));
     } else this.lost([frame]);
     return frame.pages;
   }
@@ -185,12 +178,9 @@ export class Division {
     const which = { vm: departure.vm, base, pages: pages.pages, ...(deltas && { deltas }) };
     const frames = framer.divide(which, options);
     for (const frame of frames) this.#count(frame);
-    this.#made.push({
-      frames,
-      give(sealed) {
-        for (const frame of sealed) put(frame);
-        departure.outgoing.sent(sealed);
-      },
+    this.#made.push(() => {
+      for (const frame of frames) put(frame);
+      departure.outgoing.sent(frames);
     });
     for (const kind of KINDS) departure.summary[kind] += framer.counts[kind] - before[kind];
     return framer.counts.frameBytes - before.frameBytes;
@@ -209,8 +199,8 @@ export class Division {
     }
   }
 
-  #count({ frame }: Unsealed): void {
-    this.#options.limit.take(frame.bytes.byteLength);
+  #count({ bytes }: Frame): void {
+    this.#options.limit.take(bytes.byteLength);
     this.#options.pace.sent();
   }
 }
