@@ -25,6 +25,8 @@ import { World } from './world.js';
 const UNDISTURBED_MS = { full: 3000, smoke: 600 };
 const LINE_TIMES = { full: 3, smoke: 1 };
 
+/** As a shell takes it. */
+const quoted = (arg: string) => (/[^\w.,:/=-]/.test(arg) ? `'${arg}'` : arg);
 const say = (text: string) => void process.stderr.write(`${text}\n`);
 
 function text(line: Point | Promised): string {
@@ -62,7 +64,7 @@ async function runAll(options: Options, args: readonly string[]): Promise<void> 
   const { bytesPerS, congestionControl } = await measureLine(size.bitsPerS, LINE_TIMES[pace]);
   const points: Point[] = [];
   const invocation: Invocation = {
-    command: ['npm run figures', ...(args.length > 0 ? ['--', ...args] : [])].join(' '),
+    command: ['npm run figures', ...(args.length > 0 ? ['--', ...args.map(quoted)] : [])].join(' '),
     date: new Date().toISOString(),
     machine: describeMachine(congestionControl, loadBefore),
     points,
