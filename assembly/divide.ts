@@ -60,8 +60,8 @@ export function divideInit(bitmap: usize, bits: u32): void {
  * Divides `pages` pages at `pagesPtr` into frames at `outPtr`. Their pfns are `base` plus the ascending u32 at BATCH_PFNS. Frames get the ids
  * `firstId`, `firstId` + 1, ... and lie one behind the other, 16-byte aligned. Of the pages that have to be sent the first `tries` are compressed if
  * that makes them smaller, with high ratio if `acceleration` is 0, through one window across each frame, for which there are 256 KiB of room at
- * `windowPtr`. Pages have content ids unless `naming` is NAMELESS, and are deduplicated, and remembered for that, if it is DEDUPLICATED or FETCHABLE. Returns the number of
- * frames, or -1 if they might not fit into `outBytes`.
+ * `windowPtr`. Pages have content ids unless `naming` is NAMELESS, and are deduplicated, and remembered for that, if it is DEDUPLICATED or
+ * FETCHABLE. Returns the number of frames, or -1 if they might not fit into `outBytes`.
  */
 export function divide(
   pagesPtr: usize,

@@ -14,8 +14,8 @@
 //
 // - the compressor hashes 6 bytes, not the 4 that a match needs: short matches save next to nothing and cost as much as long ones
 //   (a tenth faster for 1.6 % more bytes), and it takes longer steps soon after it stops finding anything;
-// - its table holds positions modulo 65,536, which is as far as an offset reaches: what they lead to is always within the window, and only bytes that match
-//   are looked at more closely. It is cleared where a window begins, once in a frame;
+// - its table holds positions modulo 65,536, which is as far as an offset reaches: so each leads to bytes that a match may be made of, and no entry has to be
+//   looked at more closely before its bytes match. It is cleared where a window begins, once in a frame;
 // - how long a match is comes from comparing 16 bytes and counting zeros, backwards likewise with 8, and not from loops over bytes;
 // - right after a match the search goes on at its end with a step of one, so neighbouring matches need no code of their own;
 // - what is copied is copied 16 bytes at a time, past its end where there is room: what is written too much is written over by what follows;
