@@ -55,9 +55,10 @@ async function runAll(options: Options, args: readonly string[]): Promise<void> 
   const settings = planned.flatMap(({ points }) => points.map(({ setting }) => setting));
   const before = out && merge && existsSync(join(out, 'results.json')) ? readResults(join(out, 'results.json')) : null;
   const world = new World();
-  world.takeRoom(settings);
   const seconds = settings.reduce((sum, setting) => sum + runs * estimateS(setting), 0);
   say(`${settings.length} points, ${runs} runs of each: about ${formatMs(seconds * 1000)}`);
+  // Some seconds a gigabyte, where memory has to be brought back.
+  world.takeRoom(settings);
 
   const pace = wanted.smoke ? 'smoke' : 'full';
   const loadBefore = loadavg()[0]!;

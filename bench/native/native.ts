@@ -11,8 +11,7 @@ import { ROOT } from '../root.js';
 import type { RemoteSide, Turn } from '../sides.js';
 
 const FLAGS = ['-O3', '-march=x86-64-v3', '-std=c11', '-Wall'];
-/** The archive: liblz4 does not export LZ4_compress_fast_extState_fastReset. */
-const LIBRARIES = ['-Wl,-Bstatic', '-llz4', '-Wl,-Bdynamic'];
+const LIBRARIES = ['-llz4'];
 export const COMPILER = `gcc ${FLAGS.slice(0, 2).join(' ')}`;
 
 export class Native {

@@ -81,8 +81,8 @@ try {
 }
 try {
   const { json, rows, ...how } = wanted;
-  keepMemory(RUN_MEMORY * how.guestBytes);
   const plan = { ...how, scene: prepare(), say: (line: string) => void process.stderr.write(`${line}\n`) };
+  keepMemory(RUN_MEMORY * how.guestBytes);
   const cpu = cpus()[0]?.model.trim() ?? 'unknown';
   const [cores, system] = [availableParallelism(), `${process.platform} ${release()}`];
   const machine = { type: 'machine', cpu, cores, system, node: process.version, ...how };
