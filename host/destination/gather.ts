@@ -136,10 +136,10 @@ export class Gatherer {
     const { merger, limit, window, spareSlots } = this.#options;
     if (!this.#stopped && window.waitMs > 0) return this.#pumpIn(window.waitMs);
     while (!this.#stopped && merger.freeSlots > spareSlots()) {
-      const open = this.#open();
-      const found = this.#nearest(open) ?? this.#oldest(open);
+      const { lanes, leftBytes } = this.#open();
+      const found = this.#nearest(lanes) ?? this.#oldest(lanes);
       // Who is late gives his room back after a while.
-      if (!found) return window.isBounded ? this.#pumpIn(window.lateMs) : undefined;
+      if (!found || found.frame.bytes > leftBytes) return window.isBounded ? this.#pumpIn(window.lateMs) : undefined;
       const waitMs = limit.waitMs;
       if (waitMs > 0) return this.#pumpIn(waitMs);
       void this.#fetch(found.lane, found.frame, false);
@@ -172,18 +172,19 @@ export class Gatherer {
     return lane;
   }
 
-  /** Who may be asked for more. */
-  #open(): Lane[] {
+  /** Who may be asked for more, and for how much. */
+  #open(): { lanes: readonly Lane[]; leftBytes: number } {
     const { window } = this.#options;
     const lanes = [...this.#lanes.values()].filter(isUp);
-    if (!window.isBounded) return lanes.filter(hasRoom);
+    if (!window.isBounded) return { lanes: lanes.filter(hasRoom), leftBytes: Number.POSITIVE_INFINITY };
     const busy = lanes.filter((lane) => !this.#isLate(lane) && (lane.asked.size > 0 || nextOf(lane)));
     const trips = busy.map(({ tripMs }) => tripMs).filter(Number.isFinite);
     const bytes = window.bytes(Math.max(0, ...trips));
-    if (busy.reduce((sum, { askedBytes }) => sum + askedBytes, 0) >= bytes) return [];
+    const underWay = busy.reduce((sum, { askedBytes }) => sum + askedBytes, 0);
     // One that is slow, or gone without a word, does not take all of it.
     const share = busy.length > 1 ? bytes / 2 : bytes;
-    return busy.filter((lane) => hasRoom(lane) && lane.askedBytes < share);
+    const open = busy.filter((lane) => hasRoom(lane) && withOneMore(lane) <= share);
+    return { lanes: open, leftBytes: underWay === 0 ? Number.POSITIVE_INFINITY : bytes - underWay };
   }
 
   /** It was asked, and has given nothing for so long that it can have nothing on the link. */
@@ -317,6 +318,11 @@ function isUp({ holder }: Lane): boolean {
 
 function hasRoom({ asked, askedBytes }: Lane): boolean {
   return asked.size < HOLDER_FRAMES || (asked.size < HOLDER_SMALL_FRAMES && askedBytes < HOLDER_BYTES);
+}
+
+/** What it would be asked for, were the next frame as long as those before; nothing, if it is the first. */
+function withOneMore({ asked, askedBytes }: Lane): number {
+  return asked.size === 0 ? 0 : askedBytes * (1 + 1 / asked.size);
 }
 
 /** The next frame in its queue. */

@@ -4,24 +4,32 @@
 // is kept as small as it can be without leaving the link idle:
 //
 //   bytes = rate x (trip + 6 ms)         rate: what came from them lately; trip: how long a holder takes that is asked for one thing
+//   bytes = rate x 4.5 ms                while faults arrive; rate x (trip + 1 ms) where trips are longer
 //
 // The link is full as long as so much is under way that the next bytes are there when the last have come: rate x trip. The 6 ms are what waits in front of it, and
 // what makes the window find the rate by itself: while the link has room, more comes in than was reckoned with, by 6 ms in every trip, and
-// so the next window is larger, until all that it adds is what waits. What is asked for one frame at a time may be more than the window by less than one
-// frame, so there are at least two under way. Measured at 200 Mbit/s: 192 KiB under way in total, of which 150 are the 6 ms, gave faults of 7 ms (p50)
-// and 12 ms (p99) beside it, and took 4 % longer in total than no bound at all.
+// so the next window is larger, until all that it adds is what waits. A frame is asked for only if all of it still fits, or if no other is under way: so
+// they are a frame and a half at least, since a window that grows by less might not grow.
+//
+// At 200 Mbit/s three frames of 64 KiB are under way, and one while faults arrive: a link that has them to carry need not be full of anything else. At 1 Gbit/s it
+// is still eight then, since hosts that are busy take longer to ask for the next one than such a link for a frame.
 //
 // What the source sends itself shares the link, and waits in front of it too; it keeps its own part of that small. While that fills the link, as the source knows
 // (mam/spill.ts), nothing is asked for in bulk at all: it would take the place of what need not come over nodes.
-//
-// While faults arrive it is half of that: a link that has faults to carry need not be full of anything else.
+
+import { frameBound } from '../../bindings/abi.js';
+import { SEAL_BYTES } from '../mam/seal.js';
+import { SHORT_FRAME_PAGES } from '../mam/window.js';
 
 /** What may wait in front of the link. */
 const AHEAD_MS = 6;
-/** A network of 1 Gbit/s with round trips of 1 ms is busy with this; two frames of 16 pages. */
-const LEAST_BYTES = 128 * 1024;
-/** One frame of 16 pages. */
-const LEAST_BYTES_IN_FAULTS = 64 * 1024;
+/** While faults arrive: all that is under way; and what may wait where trips are longer than that. */
+const UNDER_WAY_IN_FAULTS_MS = 4.5;
+const AHEAD_IN_FAULTS_MS = 1;
+/** Of 16 pages, on its way. */
+const SHORT_FRAME_BYTES = frameBound(SHORT_FRAME_PAGES) + SEAL_BYTES;
+/** A network of 1 Gbit/s with round trips of 1 ms is busy with this. */
+const LEAST_BYTES = 2 * SHORT_FRAME_BYTES;
 /** So long after a fault the next one is expected. */
 const FAULTS_MS = 500;
 /** The rate is the best of the last pieces, each of so much time and so many bytes: a moment in which there was little to ask for does not count. */
@@ -76,12 +84,13 @@ export class GatherWindow {
     return Math.max(0, FILLED_MS - (this.#now() - this.#filledAt));
   }
 
-  /** Nothing more is asked for while so much is under way; `tripMs`: the shortest time in which a holder has answered. */
+  /** How much may be under way at a time; `tripMs`: the shortest time in which a holder has answered. */
   bytes(tripMs: number): number {
     if (!this.isBounded) return Number.POSITIVE_INFINITY;
-    const bytes = Math.max(LEAST_BYTES, this.#rate * (tripMs + AHEAD_MS));
-    if (this.#now() - this.#faultAt > FAULTS_MS) return bytes;
-    return Math.max(LEAST_BYTES_IN_FAULTS, bytes / 2);
+    const rate = this.#rate;
+    if (this.#now() - this.#faultAt <= FAULTS_MS)
+      return Math.max(SHORT_FRAME_BYTES, rate * Math.max(UNDER_WAY_IN_FAULTS_MS, tripMs + AHEAD_IN_FAULTS_MS));
+    return Math.max(LEAST_BYTES, rate * tripMs + Math.max(1.5 * SHORT_FRAME_BYTES, rate * AHEAD_MS));
   }
 
   /** What was asked of a holder that gave nothing for longer is not on the link. */

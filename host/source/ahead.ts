@@ -1,9 +1,9 @@
 // How far ahead of a destination frames are sent to it, once a guest may run there: what its guest waits for comes behind them. Far enough that its link is never
 // idle, and while it asks for pages no further than that takes.
-import type { Scatter } from '../mam/scatter.js';
+import type { Lead, Scatter } from '../mam/scatter.js';
 
-const QUIET_MS = 30;
-const IN_FAULTS_MS = 4;
+const QUIET: Lead = { ms: 30, frames: 2 };
+const IN_FAULTS: Lead = { ms: 4, frames: 1 };
 /** So long after it asked for a page the next one is expected. */
 const FAULTS_MS = 500;
 
@@ -25,7 +25,7 @@ export class Ahead {
   bound(): void {
     if (this.#isBounded) return;
     this.#isBounded = true;
-    this.#scatter.setAhead(QUIET_MS);
+    this.#scatter.setAhead(QUIET);
   }
 
   /** A page is asked for. */
@@ -33,13 +33,13 @@ export class Ahead {
     if (!this.#isBounded) return;
     if (this.#timer) this.#timer.refresh();
     else {
-      this.#scatter.setAhead(IN_FAULTS_MS);
+      this.#scatter.setAhead(IN_FAULTS);
       this.#timer = setTimeout(() => this.#onQuiet(), FAULTS_MS).unref();
     }
   }
 
   #onQuiet(): void {
     this.#timer = undefined;
-    this.#scatter.setAhead(QUIET_MS);
+    this.#scatter.setAhead(QUIET);
   }
 }
