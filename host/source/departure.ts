@@ -65,6 +65,8 @@ export class Departure implements Contender {
   /** What went wrong besides. */
   #mishap = '';
   #stoppedAt = 0;
+  /** It has run elsewhere, or will not yet. */
+  #endTurn: () => void = () => {};
   /** How long it stood still before it went on here again. */
   #stoodMs = 0;
 
@@ -155,6 +157,8 @@ export class Departure implements Contender {
     } catch (error) {
       // If all of it is over, this VM is not over alone.
       if (!this.#gang.signal.aborted) this.fail(asAbdmError(error));
+    } finally {
+      this.#endTurn();
     }
   }
 
@@ -295,9 +299,10 @@ export class Departure implements Contender {
     this.handing.mayRun();
     while (this.giving.isOurs) {
       await this.#linked();
+      const { turns, answerMs } = this.#gang;
+      this.#endTurn = await turns.take();
       await this.#stop(guest);
       this.handing.offer();
-      const { answerMs } = this.#gang;
       // Stopped again: the link was lost.
       if (!(await this.#until(() => this.giving.state !== 'offered', answerMs))) {
         throw new AbdmError(
@@ -306,6 +311,7 @@ export class Departure implements Contender {
         );
       }
       await this.comeBack();
+      if (this.giving.isOurs) this.#endTurn();
     }
     this.outgoing.letGo();
     await this.#until(() => this.outgoing.unsentPages === 0);
@@ -335,6 +341,7 @@ export class Departure implements Contender {
   }
 
   #onRan(): void {
+    this.#endTurn();
     // It may be said more than once.
     if (this.summary.downtimeMs !== null) return;
     this.summary.downtimeMs = this.#stoodMs + performance.now() - this.#stoppedAt;

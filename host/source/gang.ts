@@ -7,6 +7,7 @@ import type { Ahead } from './ahead.js';
 import type { Departure } from './departure.js';
 import type { DestinationLink } from './link.js';
 import type { Pace } from './pace.js';
+import type { Turns } from './turns.js';
 
 export interface Gang {
   /** Null: there is no destination, they are parked. */
@@ -15,6 +16,8 @@ export interface Gang {
   readonly framer: Framer;
   readonly ahead: Ahead;
   readonly pace: Pace;
+  /** Of those that stand still, to run elsewhere before their pages are there. */
+  readonly turns: Turns;
   readonly direct: boolean;
   /** How long the destination may take to answer. */
   readonly answerMs: number;

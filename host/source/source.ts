@@ -38,6 +38,7 @@ import { DestinationLink } from './link.js';
 import { open } from './opening.js';
 import { checkOptions, type EjectOptions, isDirect, isLive, modeOf, takesStraight } from './options.js';
 import { Pace } from './pace.js';
+import { Turns } from './turns.js';
 
 export type { EjectOptions } from './options.js';
 
@@ -62,6 +63,7 @@ export class Ejection {
   readonly #departures: readonly Departure[];
   readonly #limit: RateLimit;
   readonly #pace = new Pace();
+  readonly #turns = new Turns();
   #ahead: Ahead | null = null;
   /** Aborts the run: by `cancel`, a destination that gives up, or a frame that no node takes. */
   readonly #abort = new AbortController();
@@ -303,6 +305,7 @@ export class Ejection {
         return ejection.#ahead!;
       },
       pace: this.#pace,
+      turns: this.#turns,
       direct: this.#direct,
       answerMs: this.#answerMs,
       signal: this.#abort.signal,

@@ -549,6 +549,33 @@ describe('a gang', () => {
     }
   });
 
+  test.each<[string, number, Mode, boolean]>([
+    ['one after the other', 100, 'post-copy', true],
+    ['one after the other', 100, 'hybrid', true],
+    ['but none waits long for another', 1000, 'post-copy', false],
+  ])('stands still %s: handed over in %i ms, in mode %s', async (_, loadMs, mode, inTurn) => {
+    const stills: string[] = [];
+    const onMessage = (type: MessageType, vm: number | null) => {
+      if (type === T.RUN) stills.push(`${vm} runs`);
+      return undefined;
+    };
+    const { landing, guests, ejection } = await scene({ guests: two, landing: { loadMs, onMessage } }, { mode });
+    for (const [vm, guest] of guests.entries()) {
+      const stop = guest.stop.bind(guest);
+      guest.stop = () => {
+        stills.push(`${vm} stops`);
+        return stop();
+      };
+    }
+    const summary = await ejection.run();
+    expect(summary.outcome).toBe('completed');
+    expect(stills).toEqual(
+      inTurn ? ['0 stops', '0 runs', '1 stops', '1 runs'] : ['0 stops', '1 stops', '0 runs', '1 runs'],
+    );
+    for (const { downtimeMs } of summary.vms) expect(downtimeMs).toBeLessThan(1.8 * loadMs);
+    for (const [vm, guest] of guests.entries()) landing.expectWhole(vm, guest.memory);
+  });
+
   test.each([
     [[1, 1], 1],
     [[3, 1], 3],
