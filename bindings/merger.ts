@@ -186,6 +186,15 @@ export class Merger extends PageMap {
     return this.#waiting.has(frame, (vm, pfn, announcedBy) => this.engine.exports.mapWaits(vm, pfn, announcedBy) !== 0);
   }
 
+  /** Page `pfn` of `vm` waits for what `frame` holds. */
+  isAwaitedBy(vm: number, pfn: number, frame: number): boolean {
+    let found = false;
+    this.#waiting.each(frame, (otherVm, otherPfn, announcedBy) => {
+      if (otherVm === vm && otherPfn === pfn) found ||= this.engine.exports.mapWaits(vm, pfn, announcedBy) !== 0;
+    });
+    return found;
+  }
+
   /** The pages that wait for what `frame` holds, and the frame that each of them is to come with. `each` must not call the merger. */
   eachAwaiting(frame: number, each: (vm: number, pfn: number, announcedBy: number) => void): void {
     this.#waiting.each(frame, (vm, pfn, announcedBy) => {

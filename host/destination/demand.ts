@@ -210,8 +210,9 @@ export class Demand {
     const { merger, known } = this.#options;
     const frame = known.get(merger.newest(vm, pfn));
     if (frame?.state !== 'merged') return this.#fetch(frame, now);
-    const contents = frame.waitsFor.filter((id) => merger.isAwaited(id));
-    return contents.length > 0 && contents.filter((id) => !this.#fetch(known.get(id), now)).length === 0;
+    // Its other duplicates wait for other frames, for which nobody is in a hurry.
+    const holder = frame.waitsFor.find((id) => merger.isAwaitedBy(vm, pfn, id));
+    return holder !== undefined && this.#fetch(known.get(holder), now);
   }
 
   /** Fetches a frame. False if nobody can be asked, or nobody answers. */

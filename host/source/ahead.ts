@@ -4,16 +4,20 @@ import type { Lead, Scatter } from '../mam/scatter.js';
 
 const QUIET: Lead = { ms: 30, frames: 2 };
 const IN_FAULTS: Lead = { ms: 4, frames: 1 };
+/** Where there are no nodes the exit has no other way. */
+const IN_FAULTS_DIRECT: Lead = { ms: 4, frames: 2 };
 /** So long after it asked for a page the next one is expected. */
 const FAULTS_MS = 500;
 
 export class Ahead {
   readonly #scatter: Scatter;
+  readonly #inFaults: Lead;
   #isBounded = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(scatter: Scatter) {
+  constructor(scatter: Scatter, direct: boolean) {
     this.#scatter = scatter;
+    this.#inFaults = direct ? IN_FAULTS_DIRECT : IN_FAULTS;
   }
 
   /** It has asked for pages lately, and may soon ask for others. */
@@ -33,7 +37,7 @@ export class Ahead {
     if (!this.#isBounded) return;
     if (this.#timer) this.#timer.refresh();
     else {
-      this.#scatter.setAhead(IN_FAULTS);
+      this.#scatter.setAhead(this.#inFaults);
       this.#timer = setTimeout(() => this.#onQuiet(), FAULTS_MS).unref();
     }
   }

@@ -142,6 +142,21 @@ describe('a page that a guest waits for', () => {
     scene.expectPages({ 20: 1050, 50: 1050 });
   });
 
+  test('and from no other, though its frame has duplicates of others too: those are in no hurry', async () => {
+    const { maker, scene, node, guest } = await running(64);
+    const holders = range(0, 12).map((i) => maker.frame({ [40 + i]: 1040 + i }));
+    const duplicates = maker.frame(Object.fromEntries(range(0, 12).map((i) => [10 + i, 1040 + i])));
+    for (const { id, bytes } of [...holders, duplicates]) node.blocks.set(id, bytes);
+    scene.lane().put(duplicates);
+    scene.kept(...holders);
+    await until(() => node.asked.length > 0, 'what is asked for in bulk');
+    const bulk = node.asked[0]!.connection;
+    guest.onFault(17);
+    await until(() => guest.has(17), 'the page');
+    scene.expectPages({ 17: 1047 });
+    expect(node.asked.filter(({ connection }) => connection !== bulk).map(({ id }) => id)).toEqual([holders[7]!.id]);
+  });
+
   test('that is in place already is not waited for', async () => {
     const { scene, frames, guest } = await running(16);
     scene.lane().put(frames[0]!);

@@ -10,23 +10,29 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test('as usual until a guest may run there, less from then on, and least while it asks for pages', () => {
-  const said: Lead[] = [];
-  const quiet = { ms: 30, frames: 2 };
-  const inFaults = { ms: 4, frames: 1 };
-  const ahead = new Ahead({ setAhead: (lead: Lead) => said.push(lead) } as unknown as Scatter);
-  ahead.fault();
-  expect(said).toEqual([]);
-  ahead.bound();
-  ahead.bound();
-  expect([said, ahead.isAsked]).toEqual([[quiet], false]);
-  for (let i = 0; i < 10; i++) {
+test.each([
+  ['over nodes', false, 1],
+  ['directly', true, 2],
+])(
+  'as usual until a guest may run there, less from then on, and least while it asks for pages: %s',
+  (_, direct, frames) => {
+    const said: Lead[] = [];
+    const quiet = { ms: 30, frames: 2 };
+    const inFaults = { ms: 4, frames };
+    const ahead = new Ahead({ setAhead: (lead: Lead) => said.push(lead) } as unknown as Scatter, direct);
     ahead.fault();
-    vi.advanceTimersByTime(400);
-  }
-  expect([said, ahead.isAsked]).toEqual([[quiet, inFaults], true]);
-  vi.advanceTimersByTime(200);
-  expect([said, ahead.isAsked]).toEqual([[quiet, inFaults, quiet], false]);
-  ahead.fault();
-  expect(said).toEqual([quiet, inFaults, quiet, inFaults]);
-});
+    expect(said).toEqual([]);
+    ahead.bound();
+    ahead.bound();
+    expect([said, ahead.isAsked]).toEqual([[quiet], false]);
+    for (let i = 0; i < 10; i++) {
+      ahead.fault();
+      vi.advanceTimersByTime(400);
+    }
+    expect([said, ahead.isAsked]).toEqual([[quiet, inFaults], true]);
+    vi.advanceTimersByTime(200);
+    expect([said, ahead.isAsked]).toEqual([[quiet, inFaults, quiet], false]);
+    ahead.fault();
+    expect(said).toEqual([quiet, inFaults, quiet, inFaults]);
+  },
+);
