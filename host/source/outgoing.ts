@@ -222,6 +222,11 @@ export class Outgoing {
     return this.#options.scatter().ledger.get(this.#newest[pfn]!);
   }
 
+  /** How long what is on its way straight to the destination takes, in milliseconds, as far as one can tell. */
+  get straightMs(): number {
+    return this.#options.scatter().mam.destination?.window.drainMs ?? Number.POSITIVE_INFINITY;
+  }
+
   /** Pages of it are in these frames now. */
   sent(frames: readonly Frame[]): void {
     for (const { id, base, pages, deltas, bytes } of frames) {

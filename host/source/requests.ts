@@ -9,6 +9,8 @@ import type { Pages } from './todo.js';
 
 /** Pages that go together: 64 KiB, so that one that waits does not wait long for the others. */
 const EXTENT_PAGES = 16;
+/** What takes longer to arrive than that is sent once more, in front of it. */
+const SOON_MS = 50;
 
 interface Request {
   readonly departure: Departure;
@@ -39,7 +41,7 @@ export class Requests {
         outgoing.want(pfn, () => this.ask(departure, [pfn]));
         continue;
       }
-      if (!outgoing.todo.has(pfn) && arrives(outgoing.newest(pfn))) continue;
+      if (!outgoing.todo.has(pfn) && arrives(outgoing.newest(pfn), outgoing.straightMs)) continue;
       const base = pfn - (pfn % EXTENT_PAGES);
       const key = `${departure.vm} ${base}`;
       const known = this.#waiting.get(key);
@@ -66,10 +68,9 @@ export class Requests {
   }
 }
 
-/** The destination has it, or gets it at once, and needs no other for it. */
-function arrives(frame: Kept | undefined): boolean {
+/** The destination has it, or gets it soon, and needs no other for it. `ms`: how long what is on its way there takes. */
+function arrives(frame: Kept | undefined, ms: number): boolean {
   if (!frame) return false;
-  return (
-    frame.holders === 'destination' || (frame.isStraight && frame.state === 'coming' && frame.references.length === 0)
-  );
+  if (frame.holders === 'destination') return true;
+  return frame.isStraight && frame.state === 'coming' && frame.references.length === 0 && ms < SOON_MS;
 }

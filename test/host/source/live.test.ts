@@ -220,6 +220,23 @@ describe('a guest that runs at the destination', () => {
     landing.expectWhole(0, guest.memory);
   });
 
+  test.each([
+    ['that takes long', 150, 3, true],
+    ['but not what comes soon', 5, 15, false],
+  ])('is sent once more what is on its way, and waited for, %s', async (_, frameMs, before, again) => {
+    const { landing, guest, ejection } = await scene(
+      { guests: [{ pages: 320, kinds: ['random'] }], landing: { frameMs } },
+      { mode: 'post-copy' },
+    );
+    const running = ejection.run();
+    await until(() => landing.straight.length >= before);
+    // In the frame after the next.
+    landing.send(T.FAULT, { vm: 0, pfns: [(landing.straight.length + 1) * 16] });
+    expect((await running).outcome).toBe('completed');
+    expect(landing.straight.some(({ role }) => role === 'urgent')).toBe(again);
+    landing.expectWhole(0, guest.memory);
+  });
+
   test('may not wait for what it does not have', async () => {
     const onMessage = (type: MessageType, _vm: number | null, landing: Landing) => {
       if (type === T.RUN) landing.send(T.FAULT, { vm: 0, pfns: [2048] });
