@@ -36,6 +36,8 @@ const INDEX_SLOTS = 4;
 const SILENT_MS = 5_000;
 /** A destination may be merging at its own pace. */
 const DESTINATION_SILENT_MS = 10_000;
+/** A network of 1 Gbit/s with round trips of 1 ms is busy with this. */
+const MIN_AHEAD_BYTES = 128 * 1024;
 /** What somebody waits for goes to the nodes too if the destination does not say within this that it has it. */
 const URGENT_MS = 2_000;
 
@@ -49,12 +51,6 @@ export interface Frame extends Block {
   readonly references: readonly number[];
   /** What stands before its payload; needed if the destination may get it and there are nodes. */
   readonly meta: Uint8Array | undefined;
-}
-
-/** So much of what it takes lately, in milliseconds, on top of what an acknowledgement takes; and so many frames always. */
-export interface Lead {
-  readonly ms: number;
-  readonly frames: number;
 }
 
 export interface ScatterOptions extends Pick<KeeperOptions, 'migration' | 'security'> {
@@ -168,9 +164,12 @@ export class Scatter {
     this.#mam.addDestination(address, this.#dial('frames', silentMs), urgent);
   }
 
-  /** How far ahead of the destination bytes may be outstanding. Little where a guest runs, so that what it waits for comes soon. */
-  setAhead({ ms, frames }: Lead): void {
-    this.#mam.setAhead({ ms, minBytes: frames * this.#frameBytes });
+  /**
+   * How far ahead of the destination bytes may be outstanding, in milliseconds; two frames always. Little where a guest runs, so that what it waits for comes
+   * soon.
+   */
+  setAhead(ms: number): void {
+    this.#mam.setAhead({ ms, minBytes: Math.max(MIN_AHEAD_BYTES, 2 * this.#frameBytes) });
   }
 
   /** The destination is gone, with all that only it had, or was to have. Returns whether it had anything. */

@@ -187,7 +187,7 @@ export class Ejection {
     const { index, scatter, framer, migration, announcement } = opened;
     this.#index = index;
     this.#scatter = scatter;
-    this.#ahead = new Ahead(scatter, this.#direct);
+    this.#ahead = new Ahead(scatter);
     this.#framer = framer;
     this.#division = new Division({
       departures: this.#departures,
