@@ -1,6 +1,8 @@
 // Guests that leave together stand still one after the other, not all at once: where each takes some processor to be handed over, all at once would take as long
 // for each as for all.
 
+import { within } from '../wire/within.js';
+
 /** Who takes longer is not waited for any more. */
 const LIMIT_MS = 250;
 
@@ -14,18 +16,8 @@ export class Turns {
     const ended = new Promise<void>((resolve) => {
       end = resolve;
     });
-    this.#last = before.then(() => atMost(LIMIT_MS, ended));
+    this.#last = before.then(() => within(LIMIT_MS, ended, () => new Error('late')).catch(() => {}));
     await before;
     return end;
   }
-}
-
-function atMost(ms: number, ended: Promise<void>): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    void ended.then(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
 }

@@ -589,7 +589,6 @@ describe('a gang', () => {
     expect(stills).toEqual(
       inTurn ? ['0 stops', '0 runs', '1 stops', '1 runs'] : ['0 stops', '1 stops', '0 runs', '1 runs'],
     );
-    for (const { downtimeMs } of summary.vms) expect(downtimeMs).toBeLessThan(1.8 * loadMs);
     for (const [vm, guest] of guests.entries()) landing.expectWhole(vm, guest.memory);
   });
 
