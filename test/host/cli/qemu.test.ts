@@ -46,7 +46,8 @@ test('a guest that runs goes on at the destination, and its pages follow from no
   const here = await source();
   const there = await incoming();
   const { list, nodes } = await intermediates(3);
-  const move = new Move(there, '--listen', '127.0.0.1:0', '--rate', '2MB');
+  // Slow enough for eight seconds of pages: a busy machine may take some of them to end the source.
+  const move = new Move(there, '--listen', '127.0.0.1:0', '--rate', '1MB');
   const eject = new Abdm([
     ...['eject', `vm=qemu:${here.socket}`, '--to', await move.merge.address(), '--mode', 'post-copy'],
     ...['--intermediates', list, '--replicas', '2'],
