@@ -78,6 +78,8 @@ export interface CourierOptions {
   readonly mam: Mam;
   /** Blocks can be delivered no more: NO_ROOM, or a block that all nodes refuse. */
   readonly onError: (error: AbdmError) => void;
+  /** `isSlow` has changed. */
+  readonly onSlow: () => void;
 }
 
 export class Courier {
@@ -93,6 +95,7 @@ export class Courier {
   /** Since it was last looked, something went to nodes only because the destination had no room. */
   #spilled = false;
   readonly #onError: (error: AbdmError) => void;
+  readonly #onSlow: () => void;
   /** Not done, by the block's id. */
   readonly #parcels = new Map<number, Parcel>();
   /** Of these, those that are not under way, each in the line of its kind: where the first has no room, the others do not look. */
@@ -108,10 +111,16 @@ export class Courier {
   readonly #looking: NodeJS.Timeout;
   #stopped = false;
 
-  constructor({ mam, onError }: CourierOptions) {
+  constructor({ mam, onError, onSlow }: CourierOptions) {
     this.#mam = mam;
     this.#onError = onError;
+    this.#onSlow = onSlow;
     this.#looking = setInterval(() => this.#look(), LOOK_MS);
+  }
+
+  /** The destination was seen not to keep up with who sends. */
+  get isSlow(): boolean {
+    return this.#spill.isSlow;
   }
 
   /** Blocks that are not delivered yet, and not recalled or lost. */
@@ -276,8 +285,10 @@ export class Courier {
     const { only, may } = this.#waiting;
     const waits = this.#spilled || only.length + may.length > 0;
     const toNodes = this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
+    const wasSlow = this.isSlow;
     const changed = this.#mam.replicas > 0 && this.#spill.look(waits, toNodes < DRAINED_BYTES);
     this.#spilled = false;
+    if (this.isSlow !== wasSlow) this.#onSlow();
     if (changed || this.#parcels.size > this.#underWay.size) this.pump();
     if (this.#underWay.size === 0) return;
     const recent = this.hurry ? [...this.#recent].sort((a, b) => a - b) : [];

@@ -36,8 +36,6 @@ const INDEX_SLOTS = 4;
 const SILENT_MS = 5_000;
 /** A destination may be merging at its own pace. */
 const DESTINATION_SILENT_MS = 10_000;
-/** A network of 1 Gbit/s with round trips of 1 ms is busy with this. */
-const MIN_AHEAD_BYTES = 128 * 1024;
 /** What somebody waits for goes to the nodes too if the destination does not say within this that it has it. */
 const URGENT_MS = 2_000;
 
@@ -51,6 +49,12 @@ export interface Frame extends Block {
   readonly references: readonly number[];
   /** What stands before its payload; needed if the destination may get it and there are nodes. */
   readonly meta: Uint8Array | undefined;
+}
+
+/** So much of what it takes lately, in milliseconds, on top of what an acknowledgement takes; and so many frames always. */
+export interface Lead {
+  readonly ms: number;
+  readonly frames: number;
 }
 
 export interface ScatterOptions extends Pick<KeeperOptions, 'migration' | 'security'> {
@@ -88,6 +92,8 @@ export class Scatter {
   #states: States | null = null;
   /** On their way to the destination, because somebody waits for them there. */
   readonly #urgent = new Set<Kept>();
+  /** Null: as far as to any node. */
+  #leads: { lead: Lead; ifSlow: Lead } | null = null;
   /** Frames that nobody has and that were not put again yet. */
   readonly #lost = new Set<number>();
   #putAgain = 0;
@@ -117,7 +123,7 @@ export class Scatter {
       onChange: () => scatter.#courier?.pump(),
     });
     scatter.#mam = mam;
-    scatter.#courier = new Courier({ mam, onError });
+    scatter.#courier = new Courier({ mam, onError, onSlow: () => scatter.#limitAhead() });
     if (index) {
       const wake = () => scatter.#wake();
       scatter.#recorder = new Recorder(await Sealer.create(key, INDEX_SLOTS), scatter.#courier, wake);
@@ -165,11 +171,12 @@ export class Scatter {
   }
 
   /**
-   * How far ahead of the destination bytes may be outstanding, in milliseconds; two frames always. Little where a guest runs, so that what it waits for comes
-   * soon.
+   * How far ahead of the destination bytes may be outstanding. Little where a guest runs, so that what it waits for comes soon.
+   * @param ifSlow while the destination is known not to keep up.
    */
-  setAhead(ms: number): void {
-    this.#mam.setAhead({ ms, minBytes: Math.max(MIN_AHEAD_BYTES, 2 * this.#frameBytes) });
+  setAhead(lead: Lead, ifSlow = lead): void {
+    this.#leads = { lead, ifSlow };
+    this.#limitAhead();
   }
 
   /** The destination is gone, with all that only it had, or was to have. Returns whether it had anything. */
@@ -202,6 +209,12 @@ export class Scatter {
     const { urgent } = this.#mam;
     if (urgent?.up) void this.#sendUrgently(frame, kept, urgent);
     else this.#send(frame, kept);
+  }
+
+  /** A frame could go to the destination like one that somebody waits for, and would be in the way of little. */
+  canAccompany(): boolean {
+    const { urgent } = this.#mam;
+    return urgent?.up === true && urgent.window.hasRoom(this.#frameBytes);
   }
 
   /** These frames never come: nobody waits for them any more, and whoever reads the index knows. They are not put again. */
@@ -338,6 +351,12 @@ export class Scatter {
     return kept;
   }
 
+  #limitAhead(): void {
+    if (!this.#leads) return;
+    const { ms, frames } = this.#courier.isSlow ? this.#leads.ifSlow : this.#leads.lead;
+    this.#mam.setAhead({ ms, minBytes: frames * this.#frameBytes });
+  }
+
   /** Of a frame that cannot be compressed. */
   get #frameBytes(): number {
     return frameBound(this.#options.short ? SHORT_FRAME_PAGES : FRAME_PAGES) + SEAL_BYTES;
@@ -386,6 +405,9 @@ export class Scatter {
     };
     this.#urgent.add(kept);
     this.#onGiven(kept, true);
+    const { byteLength } = bytes;
+    const startedAt = performance.now();
+    destination.window.sent(byteLength);
     let isStored = false;
     try {
       const result = await destination.node.put(id, bytes, [], { deadlineMs: URGENT_MS, onFree: release });
@@ -393,12 +415,13 @@ export class Scatter {
     } catch {
       // It is gone, or silent.
     }
+    destination.window.settled(byteLength, isStored ? performance.now() - startedAt : null);
     // Meanwhile it may be void.
     if (!this.#urgent.delete(kept)) return release();
     if (!isStored) return this.#send({ ...frame, release }, kept);
     release();
     destination.stored.frames++;
-    destination.stored.bytes += bytes.byteLength;
+    destination.stored.bytes += byteLength;
     this.#onStored(kept, [destination]);
   }
 

@@ -86,6 +86,11 @@ export class Spill {
     return this.#state === 'spilling' || this.#state === 'together';
   }
 
+  /** The destination was tried alone, and takes less than all together. Unknown, and so false, while that is tried again. */
+  get isSlow(): boolean {
+    return this.#aloneRate > 0 && (this.#state === 'spilling' || (this.#state === 'alone' && this.#isDraining));
+  }
+
   /** What goes straight fills the destination's link: what it asked of nodes meanwhile would only take its place. */
   get fills(): boolean {
     // In the short time in which nodes get some again, the destination takes that from them: otherwise its link would not be full.

@@ -25,6 +25,8 @@ const FRAMES_A_TURN = 8;
 const BYTES_A_TURN = 512 * 1024;
 /** It divides so many pages at least; and no more while somebody waits for pages at the destination, so that what he asks for is heard soon, or at first. */
 const PAGES_A_TURN = 64;
+/** Since it had to wait for links, for it to have time. */
+const FULL_MS = 100;
 const KINDS = ['zeroPages', 'duplicatePages', 'compressedPages', 'normalPages'] as const;
 
 export interface DivisionOptions {
@@ -49,11 +51,18 @@ export class Division {
   readonly #changes = new Changes();
   /** What this turn has made: to be given away when it ends. */
   #made: (() => void)[] = [];
+  /** When there was last no memory for more, as links are slower than this; infinite while there is none. */
+  #fullAt = Number.NEGATIVE_INFINITY;
   #ended = false;
 
   constructor(options: DivisionOptions) {
     this.#options = options;
     this.#schedule = new Schedule(options.departures);
+  }
+
+  /** Links are what it waits for, not the processor: smaller frames cost nobody anything. */
+  get hasTime(): boolean {
+    return performance.now() - this.#fullAt < FULL_MS;
   }
 
   /** Something is to be divided, or there is memory for it. */
@@ -73,8 +82,11 @@ export class Division {
       signal.throwIfAborted();
       const hasRoom = this.requests.isEmpty ? framer.hasRoom : framer.hasUrgentRoom;
       const waitMs = this.requests.isEmpty ? limit.waitMs : 0;
-      if (!hasRoom) await this.#changes.next();
-      else if (waitMs > 0) {
+      if (!hasRoom) {
+        this.#fullAt = Number.POSITIVE_INFINITY;
+        await this.#changes.next();
+        this.#fullAt = performance.now();
+      } else if (waitMs > 0) {
         const timer = setTimeout(() => this.wake(), waitMs);
         await this.#changes.next();
         clearTimeout(timer);
@@ -133,9 +145,10 @@ export class Division {
     for (const give of made) give();
   }
 
-  /** What somebody waits for. Each of these returns how many pages it has divided. */
+  /** What somebody waits for, and what follows that. Each of these returns how many pages it has divided. */
   #answer(): number {
-    const answer = this.requests.next();
+    const { requests } = this;
+    const answer = requests.next(this.hasTime) ?? (this.#options.scatter.canAccompany() ? requests.following() : null);
     if (!answer) return 0;
     this.#make(answer.departure, answer.pages, { alone: true }, (frame) => this.#options.scatter.urgent(frame));
     // Whoever waits for it does not wait for the rest of the turn.

@@ -155,12 +155,12 @@ export class Outgoing {
   }
 
   /** Of these pages, those that can be read; null: none. */
-  readable(base: number, pages: number): Pages | null {
-    if (this.awaited.count === 0) return { base, pages, deltas: undefined };
-    const pfns = Array.from({ length: pages }, (_, i) => base + i).filter((pfn) => !this.awaited.has(pfn));
+  readable(some: readonly number[]): Pages | null {
+    const pfns = [...new Set(some)].filter((pfn) => !this.awaited.has(pfn)).sort((a, b) => a - b);
     if (pfns.length === 0) return null;
-    const [first] = pfns;
-    return { base: first!, pages: pfns.length, deltas: Uint16Array.from(pfns, (pfn) => pfn - first!) };
+    const base = pfns[0]!;
+    const isRun = pfns.at(-1)! - base === pfns.length - 1;
+    return { base, pages: pfns.length, deltas: isRun ? undefined : Uint16Array.from(pfns, (pfn) => pfn - base) };
   }
 
   /** Nothing is sent for now, as something else goes first; with `quiet` nothing of others either, since what is on its way has to arrive first. */

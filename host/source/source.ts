@@ -340,7 +340,7 @@ export class Ejection {
   #onFault(departure: Departure, pfns: readonly number[]): void {
     if (departure.error) return;
     departure.summary.postcopyRequests += pfns.length;
-    this.#ahead!.fault();
+    this.#ahead!.fault(this.#division!.hasTime);
     this.#division!.requests.ask(departure, pfns);
     this.#division!.wake();
   }

@@ -34,7 +34,7 @@ async function open(nodes: readonly FakeNode[], replicas = 1) {
     onGone: ({ address }) => gone.push(address),
     onChange: () => courier?.pump(),
   });
-  courier = new Courier({ mam, onError: (error) => errors.push(error) });
+  courier = new Courier({ mam, onSlow: () => {}, onError: (error) => errors.push(error) });
   onTestFinished(() => {
     courier?.stop();
     mam.end();
@@ -77,7 +77,7 @@ describe('stores', () => {
       onGone: () => {},
       onChange: () => {},
     });
-    const courier = new Courier({ mam, onError: () => {} });
+    const courier = new Courier({ mam, onSlow: () => {}, onError: () => {} });
     onTestFinished(() => {
       courier.stop();
       mam.end();

@@ -24,7 +24,7 @@ function send({ line, destination, share = 1 / 4, ahead = 0, waits = () => true,
   const spill = new Spill(() => now);
   const sent = { straight: 0, nodes: 0 };
   const owed = { straight: 0, nodes: 0 };
-  const trace: { ms: number; allowed: boolean; fills: boolean }[] = [];
+  const trace: { ms: number; allowed: boolean; fills: boolean; isSlow: boolean }[] = [];
   /** Milliseconds for which nodes still get what was on its way. */
   let draining = 0;
   for (let at = 0; at < ms; at++, now++) {
@@ -43,7 +43,7 @@ function send({ line, destination, share = 1 / 4, ahead = 0, waits = () => true,
       }
     }
     spill.look(waits(at), draining === 0);
-    trace.push({ ms: at, allowed: spill.allowed, fills: spill.fills });
+    trace.push({ ms: at, allowed: spill.allowed, fills: spill.fills, isSlow: spill.isSlow });
   }
   return { sent, share: (sent.straight + sent.nodes) / (line * ms), trace };
 }
@@ -55,6 +55,9 @@ describe('a destination that is slower than the source: frames spill, and lookin
     const { share, trace } = send({ line, destination: () => line / times }, 10_000);
     expect(share).toBeGreaterThan(0.96);
     expect(trace.filter(({ ms, allowed }) => ms > 1_000 && !allowed).length).toBeLessThan(600);
+    // Known but for the first moments, and for those of trials in which it gets all.
+    expect(trace.filter(({ ms, isSlow }) => ms < 100 && isSlow)).toEqual([]);
+    expect(trace.filter(({ ms, isSlow }) => ms > 1_000 && !isSlow).length).toBeLessThan(600);
   });
 
   test('and it is told that its link is full while what goes straight fills it', () => {
@@ -80,6 +83,7 @@ describe('a destination that is as fast: nodes get little', () => {
     // But for trials.
     const straight = trace.filter(({ ms, allowed, fills }) => ms > 5_000 && !allowed && fills);
     expect(straight.length).toBeGreaterThan(4_700);
+    expect(trace.some(({ isSlow }) => isSlow)).toBe(false);
   });
 
   test('as long as it has all that there is, however much that is just then', () => {

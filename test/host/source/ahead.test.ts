@@ -1,6 +1,6 @@
 // How much may be on its way to a destination in front of what its guest waits for.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import type { Scatter } from '#abdm/host/mam/scatter.js';
+import type { Lead, Scatter } from '#abdm/host/mam/scatter.js';
 import { Ahead } from '#abdm/host/source/ahead.js';
 
 beforeEach(() => {
@@ -10,21 +10,34 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
+const quiet: Lead[] = [{ ms: 30, frames: 2 }];
+const faults: Lead[] = [
+  { ms: 4, frames: 2 },
+  { ms: 4, frames: 2 },
+];
+const withTime: Lead[] = [
+  { ms: 4, frames: 2 },
+  { ms: 0, frames: 1 },
+];
+
 test('as usual until a guest may run there, less from then on, and least while it asks for pages', () => {
-  const said: number[] = [];
-  const ahead = new Ahead({ setAhead: (ms: number) => said.push(ms) } as unknown as Scatter);
-  ahead.fault();
+  const said: Lead[][] = [];
+  const ahead = new Ahead({ setAhead: (...leads: Lead[]) => said.push(leads) } as unknown as Scatter);
+  ahead.fault(true);
   expect(said).toEqual([]);
   ahead.bound();
   ahead.bound();
-  expect([said, ahead.isAsked]).toEqual([[30], false]);
+  expect([said, ahead.isAsked]).toEqual([[quiet], false]);
   for (let i = 0; i < 10; i++) {
-    ahead.fault();
+    ahead.fault(false);
     vi.advanceTimersByTime(400);
   }
-  expect([said, ahead.isAsked]).toEqual([[30, 4], true]);
-  vi.advanceTimersByTime(200);
-  expect([said, ahead.isAsked]).toEqual([[30, 4, 30], false]);
-  ahead.fault();
-  expect(said).toEqual([30, 4, 30, 4]);
+  expect([said, ahead.isAsked]).toEqual([[quiet, faults], true]);
+  ahead.fault(true);
+  ahead.fault(true);
+  expect(said.slice(2)).toEqual([withTime]);
+  vi.advanceTimersByTime(600);
+  expect([said.slice(3), ahead.isAsked]).toEqual([[quiet], false]);
+  ahead.fault(true);
+  expect(said.slice(4)).toEqual([withTime]);
 });

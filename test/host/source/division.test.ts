@@ -33,6 +33,7 @@ async function divide(
     },
     outgoing: {
       ...{ todo, awaited: new Todo(todo.pages), isAlone: false, newest: () => undefined },
+      readable: (pfns: readonly number[]) => ({ base: Math.min(...pfns), pages: 16, deltas: undefined }),
       sent: (made: readonly Frame[]) => did.push(...made.map(() => 's')),
     },
     summary: { zeroPages: 0, duplicatePages: 0, compressedPages: 0, normalPages: 0 },
@@ -47,7 +48,7 @@ async function divide(
   const division = new Division({
     departures: [departure as unknown as Departure],
     framer,
-    scatter: { put: () => did.push('g'), urgent: () => did.push('u') } as unknown as Scatter,
+    scatter: { put: () => did.push('g'), urgent: () => did.push('u'), canAccompany: () => true } as unknown as Scatter,
     limit: new RateLimit(),
     pace: { isKnown, sent: () => {} } as DivisionOptions['pace'],
     ahead: { isAsked } as DivisionOptions['ahead'],
