@@ -211,6 +211,11 @@ export class Scatter {
     else this.#send(frame, kept);
   }
 
+  /** The destination was seen not to keep up. */
+  get isSlow(): boolean {
+    return this.#courier.isSlow;
+  }
+
   /** A frame could go to the destination like one that somebody waits for, and would be in the way of little. */
   canAccompany(): boolean {
     const { urgent } = this.#mam;
@@ -353,7 +358,7 @@ export class Scatter {
 
   #limitAhead(): void {
     if (!this.#leads) return;
-    const { ms, frames } = this.#courier.isSlow ? this.#leads.ifSlow : this.#leads.lead;
+    const { ms, frames } = this.isSlow ? this.#leads.ifSlow : this.#leads.lead;
     this.#mam.setAhead({ ms, minBytes: frames * this.#frameBytes });
   }
 

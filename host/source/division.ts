@@ -148,9 +148,11 @@ export class Division {
   /** What somebody waits for, and what follows that. Each of these returns how many pages it has divided. */
   #answer(): number {
     const { requests } = this;
-    const answer = requests.next(this.hasTime) ?? (this.#options.scatter.canAccompany() ? requests.following() : null);
+    const { scatter } = this.#options;
+    const alone = scatter.isSlow && this.hasTime;
+    const answer = requests.next(alone) ?? (scatter.canAccompany() ? requests.following() : null);
     if (!answer) return 0;
-    this.#make(answer.departure, answer.pages, { alone: true }, (frame) => this.#options.scatter.urgent(frame));
+    this.#make(answer.departure, answer.pages, { alone: true }, (frame) => scatter.urgent(frame));
     // Whoever waits for it does not wait for the rest of the turn.
     this.#give();
     return answer.pages.pages;

@@ -1,11 +1,11 @@
 // Pages that the destination asks its source for: those that a guest waits for there, and those that it cannot make of what it has, since what they are
 // duplicates of was overwritten. Each is answered in a frame that needs no other:
 //
-//   the source has time     with the page alone: 64 KiB take 2.6 ms at 200 Mbit/s, and so do those for others that wait. What of the extent around it was
-//                           not sent yet follows, as long as little of that is on its way
-//   it has none             with the extent: two frames for it would cost the exit more than they save the guest
+//   the destination is      with the page alone: 64 KiB take 2.6 ms at 200 Mbit/s, and so do those for others that wait. What of the extent around it was
+//   slow, the source idle   not sent yet follows, as long as little of that is on its way
+//   otherwise               with the extent: two frames for it would cost the exit more than they save the guest
 //
-// What was not sent yet goes on behind it. A page that was sent already but has not come is sent once more, and where the source has no time its extent too, for which
+// What was not sent yet goes on behind it. A page that was sent already but has not come is sent once more, and where it is not sent alone its extent too, for which
 // it would soon be asked. The question may have crossed the page on its way: what the destination has got meanwhile is not sent again, nor what is about to arrive
 // there. A page that the guest itself has not sent yet is asked of it first.
 
