@@ -48,7 +48,12 @@ async function divide(
   const division = new Division({
     departures: [departure as unknown as Departure],
     framer,
-    scatter: { put: () => did.push('g'), urgent: () => did.push('u'), canAccompany: () => true, isSlow: false } as unknown as Scatter,
+    scatter: {
+      put: () => did.push('g'),
+      urgent: () => did.push('u'),
+      canAccompany: () => true,
+      isSlow: false,
+    } as unknown as Scatter,
     limit: new RateLimit(),
     pace: { isKnown, sent: () => {} } as DivisionOptions['pace'],
     ahead: { isAsked } as DivisionOptions['ahead'],
