@@ -91,7 +91,8 @@ export class Requests {
   following(): Answer | null {
     for (let request = this.#following.pop(); request; request = this.#following.pop()) {
       const { departure, base } = request;
-      if (departure.error) continue;
+      // Nobody waits for it: it may not go where its VM's pages may not.
+      if (departure.error || !departure.outgoing.isReady) continue;
       const pages = departure.outgoing.todo.takeWithin(base, EXTENT_PAGES);
       if (pages) return { departure, pages };
     }

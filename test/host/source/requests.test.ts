@@ -77,3 +77,13 @@ test('what was sent but has not come is sent once more: alone, or with its exten
     expect(outgoing.unsentPages).toBe(44);
   }
 });
+
+test('nothing follows while nothing of its VM is to be sent', () => {
+  const { outgoing, departure } = departing(64);
+  const requests = new Requests();
+  requests.ask(departure, [5]);
+  expect(pfnsOf(requests.next(true))).toEqual([5]);
+  outgoing.hold();
+  expect(requests.following()).toBeNull();
+  expect(outgoing.unsentPages).toBe(63);
+});
