@@ -6,7 +6,7 @@
 //      +------------------------------------+  under way along another chain too, and the first that answers counts
 //
 // From either it may be recalled, since nobody needs it any more; or be lost, if it could go to the destination only and that is gone, refuses it, or holds
-// up the end. A block's bytes are given back when it is delivered, recalled or lost, and no socket takes from them any more.
+// up the end for a quarter of a second. A block's bytes are given back when it is delivered, recalled or lost, and no socket takes from them any more.
 
 import { AbdmError } from '../../bindings/errors.js';
 import { type Mam, PATIENCE_MS } from './mam.js';
@@ -24,6 +24,8 @@ const MAX_REFUSALS = 8;
 /** At the end, a block is late when it has taken so many times as long as most have lately, and more than this. */
 const LATE_FACTOR = 3;
 const LATE_MS = 20;
+/** What can go nowhere but to the destination is late later: instead of it, nodes get what was not to go to them. */
+const ONLY_LATE_MS = 250;
 /** Less than this on its way to nodes takes next to nothing of the source's link: some milliseconds of a gigabit. */
 const DRAINED_BYTES = 512 * 1024;
 const LOOK_MS = 20;
@@ -85,11 +87,6 @@ export interface CourierOptions {
 export class Courier {
   /** Times that a block was sent once more. */
   resent = 0;
-  /**
-   * What takes far longer than most goes along another chain too, at once: for the end, when only the last few are under way and everybody waits for
-   * them.
-   */
-  hurry = false;
   readonly #mam: Mam;
   readonly #spill = new Spill();
   /** Since it was last looked, something went to nodes only because the destination had no room. */
@@ -109,6 +106,9 @@ export class Courier {
   readonly #recent: number[] = [];
   #acknowledged = 0;
   readonly #looking: NodeJS.Timeout;
+  #hurry = false;
+  /** The destination has held up the end: until that is over, it is not sent anything. */
+  #passesBy = false;
   #stopped = false;
 
   constructor({ mam, onError, onSlow }: CourierOptions) {
@@ -116,6 +116,15 @@ export class Courier {
     this.#onError = onError;
     this.#onSlow = onSlow;
     this.#looking = setInterval(() => this.#look(), LOOK_MS);
+  }
+
+  /**
+   * What takes far longer than most goes along another chain too, at once, and not to the destination if that takes longer still: for the end, when only the
+   * last few are under way and everybody waits for them.
+   */
+  set hurry(on: boolean) {
+    this.#hurry = on;
+    this.#passesBy = false;
   }
 
   /** The destination was seen not to keep up with who sends. */
@@ -130,6 +139,7 @@ export class Courier {
 
   /** A block that may go nowhere but to the destination, of so many bytes, would not wait there for long, if it came now. */
   canGoStraight(bytes: number): boolean {
+    if (this.#passesBy) return false;
     if (this.#waitsForDestination) return true;
     const ahead = this.#waiting.only.reduce((sum, { block }) => sum + block.bytes.byteLength, 0);
     return ahead < MAX_ONLY_BYTES && this.#mam.destination?.takes(bytes) === true;
@@ -257,14 +267,15 @@ export class Courier {
 
   /** Nothing goes to nodes that can go there. */
   get #waitsForDestination(): boolean {
-    return !this.#spill.allowed && this.#mam.destination?.up === true;
+    return !this.#spill.allowed && !this.#passesBy && this.#mam.destination?.up === true;
   }
 
   #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
     const { destination, replicas } = this.#mam;
-    if (straight === 'only' && (destination?.gone ?? true)) return 'lost';
-    const mayGo = straight === 'only' || (straight === 'may' && destination !== null && !avoid.has(destination));
+    if (straight === 'only' && (this.#passesBy || (destination?.gone ?? true))) return 'lost';
+    const may = straight === 'may' && !this.#passesBy && destination !== null && !avoid.has(destination);
+    const mayGo = straight === 'only' || may;
     if (mayGo && this.#hasRoom(bytes)) return [destination!];
     // Without nodes there is nobody else.
     if (mayGo && replicas === 0) return destination?.up ? 'busy' : 'none';
@@ -291,15 +302,22 @@ export class Courier {
     if (this.isSlow !== wasSlow) this.#onSlow();
     if (changed || this.#parcels.size > this.#underWay.size) this.pump();
     if (this.#underWay.size === 0) return;
-    const recent = this.hurry ? [...this.#recent].sort((a, b) => a - b) : [];
-    const late = this.hurry ? Math.max(LATE_MS, LATE_FACTOR * (recent[recent.length >> 1] ?? 0)) : SILENT_MS;
+    const recent = this.#hurry ? [...this.#recent].sort((a, b) => a - b) : [];
+    const late = this.#hurry ? Math.max(LATE_MS, LATE_FACTOR * (recent[recent.length >> 1] ?? 0)) : SILENT_MS;
     const now = performance.now();
     for (const parcel of this.#underWay) {
       const ms = now - parcel.startedAt;
       if (parcel.straight === 'only') {
-        if (this.hurry && ms > SILENT_MS) this.#lose(parcel);
+        if (this.#hurry && ms > ONLY_LATE_MS) return this.#passBy();
       } else if (parcel.attempts === 1 && ms > Math.min(late, SILENT_MS)) this.#sendToo(parcel);
     }
+  }
+
+  /** The end does not wait for the destination any longer. */
+  #passBy(): void {
+    this.#passesBy = true;
+    for (const parcel of [...this.#parcels.values()]) if (parcel.straight === 'only') this.#lose(parcel);
+    this.pump();
   }
 
   /** Along another chain too, if there is one with room at once. */

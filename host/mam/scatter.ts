@@ -236,7 +236,10 @@ export class Scatter {
     this.#wake();
   }
 
-  /** Whether somebody waits for all that is on its way: then what takes far longer than most goes along another chain too. */
+  /**
+   * Whether somebody waits for all that is on its way: then what takes far longer than most goes along another chain too, or is lost if there is none and it is
+   * the destination that takes so long.
+   */
   hurry(on: boolean): void {
     this.#courier.hurry = on;
   }
