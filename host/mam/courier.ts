@@ -52,8 +52,8 @@ export interface Sending {
   readonly straight?: Straight;
   /** Whenever it is given to somebody: to the destination, or to a chain of nodes. It may still come to somebody else. */
   readonly onGiven?: (straight: boolean) => void;
-  /** It could go to the destination only, and did not get there. */
-  readonly onLost?: () => void;
+  /** It could go to the destination only, and that has not said that it has it; `isDoubtful`: it may have it. */
+  readonly onLost?: (isDoubtful: boolean) => void;
 }
 
 interface Parcel {
@@ -61,7 +61,7 @@ interface Parcel {
   readonly key: number;
   straight: Straight;
   readonly onGiven: ((straight: boolean) => void) | undefined;
-  readonly onLost: (() => void) | undefined;
+  readonly onLost: ((isDoubtful: boolean) => void) | undefined;
   readonly resolve: (chain: Chain) => void;
   /** Under way; also those whose answer is not waited for any more, until their sockets are done with the bytes. */
   attempts: number;
@@ -343,6 +343,7 @@ export class Courier {
     for (const member of chain) member.window.sent(bytes);
     parcel.onGiven?.(first === this.#mam.destination);
     let took: number | null = null;
+    let isRefused = false;
     try {
       const result = await putAlong(chain, block, {
         // A destination takes as long as it likes.
@@ -353,7 +354,10 @@ export class Courier {
       if (result.stored) {
         took = performance.now() - startedAt;
         this.#onStored(parcel, chain, result.freeBytes, took);
-      } else this.#onRefused(parcel, chain, result);
+      } else {
+        isRefused = true;
+        this.#onRefused(parcel, chain, result);
+      }
     } catch {
       // Gone, or silent. A destination may be back soon; whether it is waited for is not for us to say.
       if (first !== this.#mam.destination) first.suspect();
@@ -361,7 +365,7 @@ export class Courier {
     }
     for (const member of chain) member.window.settled(bytes, took);
     if (!parcel.done && parcel.chain === chain && !this.#stopped) {
-      if (parcel.straight === 'only') this.#lose(parcel);
+      if (parcel.straight === 'only') this.#lose(parcel, !isRefused);
       else {
         this.#underWay.delete(parcel);
         this.#waiting[parcel.straight].unshift(parcel);
@@ -389,9 +393,9 @@ export class Courier {
     if (at >= 0) line.splice(at, 1);
   }
 
-  #lose(parcel: Parcel): void {
+  #lose(parcel: Parcel, isDoubtful = parcel.startedAt > 0): void {
     this.recall(parcel.block.id);
-    parcel.onLost?.();
+    parcel.onLost?.(isDoubtful);
   }
 
   /** Nobody waits for it any more. */

@@ -118,6 +118,7 @@ export class DeviceWriter {
       const compress = options.compress ?? 'lz4';
       const framer = await Framer.create({ key: secret, compress, sealed, withMeta: false, onFree: wake });
       await scatter.ready(abort.signal);
+      await scatter.begin();
       return new DeviceWriter(bytes, abort, index, scatter, framer, waiting);
     } catch (error) {
       await scatter?.drop();

@@ -34,6 +34,8 @@ export interface Kept {
   isPinned: boolean;
   /** The destination has it, or was given it: nobody else may ever have it. */
   isStraight: boolean;
+  /** It was lost, and the destination may have it all the same, without what its duplicates refer to: another making of it under its id would be of no use there. */
+  isDoubtful: boolean;
 }
 
 export class Ledger {

@@ -76,7 +76,10 @@ export interface ScatterOptions extends Pick<KeeperOptions, 'migration' | 'secur
   readonly onVoid?: (frame: Kept) => void;
   /** R nodes have the frame, or the destination. */
   readonly onStored: (frame: Kept) => void;
-  /** Nobody has these frames any more: put them again, the same pages under the same ids; or, if those were written to since, make them void. */
+  /**
+   * Nobody has these frames any more: put them again, the same pages under the same ids; or, if those were written to since, or it `isDoubtful`, put the pages in
+   * others and make them void.
+   */
   readonly onLost: (frames: readonly Kept[]) => void;
   /** It cannot go on. */
   readonly onError: (error: AbdmError) => void;
@@ -142,10 +145,14 @@ export class Scatter {
     return this.#courier.resent + this.#putAgain;
   }
 
-  /** Resolves when enough nodes are there and know what is coming. @throws {AbdmError} NO_ROOM, USAGE; what aborts `signal`. */
+  /** Resolves when enough nodes are there. @throws {AbdmError} NO_ROOM, USAGE; what aborts `signal`. */
   async ready(signal: AbortSignal): Promise<void> {
     await this.#mam.ready(signal);
     this.#checkRoom();
+  }
+
+  /** Tells the nodes what is coming, before anything does. Resolves when each has heard it, or is gone. @throws {AbdmError} USAGE if one refuses it. */
+  async begin(): Promise<void> {
     await this.#registrar?.begin();
   }
 
@@ -347,7 +354,7 @@ export class Scatter {
       return null;
     }
     if (!kept) {
-      const nothing = { bytes: 0, generation: 0, holders: null, isPinned: false, isStraight: false };
+      const nothing = { bytes: 0, generation: 0, holders: null, isPinned: false, isStraight: false, isDoubtful: false };
       kept = { id, vm, base, pages, deltas, references, meta, state: 'coming', ...nothing };
       this.ledger.add(kept);
     }
@@ -392,8 +399,9 @@ export class Scatter {
     const onGiven = (isStraight: boolean) => this.#onGiven(kept, isStraight);
     // Even while it waits for room there: nobody else will have it.
     if (straight === 'only') onGiven(true);
-    const onLost = () => {
+    const onLost = (isDoubtful: boolean) => {
       this.#lost.add(id);
+      kept.isDoubtful = isDoubtful;
       // Whoever is putting it does not expect to hear of it yet.
       queueMicrotask(() => {
         if (this.#lost.has(id)) this.#lose([this.#forget(kept)]);

@@ -212,9 +212,9 @@ export class Outgoing {
     if (this.#going !== 'held') this.letGo();
   }
 
-  /** Its memory stood still when this frame was made, and still does. */
-  canMakeAgain({ id }: Kept): boolean {
-    return !this.#isOver && id >= this.#stillFrom;
+  /** Its memory stood still when this frame was made, and still does; and nobody has another making of it. */
+  canMakeAgain({ id, isDoubtful }: Kept): boolean {
+    return !this.#isOver && id >= this.#stillFrom && !isDoubtful;
   }
 
   /** The frame that page `pfn` is in, or was in last. */

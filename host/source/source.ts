@@ -238,7 +238,9 @@ export class Ejection {
     }
     const ready = this.#direct ? null : this.#unlessOver(scatter.ready(this.#abort.signal));
     await Promise.all([this.#link?.connect(), ready]);
-    if (this.#link) await this.#answered(this.#link.announce(), 'say that it is ready');
+    // While the nodes hear what is coming the destination makes itself ready for it: each takes some milliseconds.
+    const announced = this.#link && this.#answered(this.#link.announce(), 'say that it is ready');
+    await Promise.all([this.#unlessOver(scatter.begin()), announced]);
 
     this.#phase = 'dividing';
     this.#division.run().catch((error) => this.#fail(asAbdmError(error)));

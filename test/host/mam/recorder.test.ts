@@ -30,7 +30,7 @@ async function make() {
 
 function direct(id: number): Kept {
   const at = { vm: 0, base: 64 * (id - 1), pages: 64, deltas: undefined, references: [], bytes: 1000 };
-  const going = { isPinned: false, isStraight: true };
+  const going = { isPinned: false, isStraight: true, isDoubtful: false };
   return { id, ...at, ...going, generation: 0, state: 'kept', holders: 'destination', meta: new Uint8Array(700) };
 }
 

@@ -160,7 +160,7 @@ describe('a frame that refers to what nobody else has', () => {
 
   test('is lost if the destination refuses it, breaks off, or holds up the end', async () => {
     const nodes = await cluster.nodes(1);
-    const { scatter, said } = await open(nodes);
+    const { scatter, said, kept } = await open(nodes);
     const { held, answer } = holding();
     const destination = await fakes.destination(answer);
     await join(scatter, destination);
@@ -171,6 +171,7 @@ describe('a frame that refers to what nobody else has', () => {
     await until(() => held.length === 2);
     held[1]!.refuse('FRAME_CHECKSUM');
     await until(() => said.lost.length === 1);
+    expect(kept(1).isDoubtful).toBe(false);
     scatter.put(frame(1));
     await until(() => held.length === 3);
     held[2]!.store();
@@ -183,7 +184,7 @@ describe('a frame that refers to what nobody else has', () => {
     const hurried = performance.now();
     await until(() => said.lost.length === 2);
     expect(performance.now() - hurried).toBeLessThan(2_000);
-    expect(over).toBe(false);
+    expect([over, kept(2).isDoubtful]).toEqual([false, true]);
     // It would hold that up too.
     expect(scatter.canGoStraight()).toBe(false);
     scatter.put(frame(2));

@@ -48,6 +48,7 @@ export async function open(nodes: readonly { address: string }[], options: Parti
     expect(errors).toEqual([]);
   });
   await scatter.ready(never);
+  await scatter.begin();
   const kept = (id: number) => scatter.ledger.get(id)!;
   return { scatter, said, kept };
 }
