@@ -3,6 +3,7 @@
 import { rmSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Compression } from '../../bindings/divider.js';
+import { compileEngine } from '../../bindings/engine.js';
 import { AbdmError } from '../../bindings/errors.js';
 import type { ImageSource } from '../image/image.js';
 import { howToGoOn, type ImageSpec, isGuestSpec, openSource } from '../image/parse.js';
@@ -71,6 +72,8 @@ export async function eject(output: Output, images: string[], flags: EjectFlags)
     },
   );
   try {
+    // While images are opened.
+    void compileEngine();
     for (const spec of specs) {
       vms.push({ name: spec.name, image: await openSource(spec), priority: priority?.get(spec.name) ?? 1 });
     }

@@ -23,6 +23,7 @@
 // One VM of several may fail alone: its source is told, and the others go on.
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { compileEngine } from '../../bindings/engine.js';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
 import type { LeftOver } from '../image/filesink.js';
 import { readState } from '../mam/catalog-reader.js';
@@ -193,6 +194,8 @@ export class Destination {
     if ((listen === undefined) === (parked === undefined)) {
       throw new AbdmError('USAGE', 'a destination either listens for a source, or takes what was parked');
     }
+    // A source that comes need not wait for that; what is wrong with it is said then.
+    void compileEngine();
     const left = this.#notes.read();
     if (left && left.parked !== (parked !== undefined)) {
       const how = left.parked ? 'a parked VM' : 'a VM whose source comes here';

@@ -88,6 +88,7 @@ export async function startIntermediate(options: IntermediateOptions): Promise<I
   const check = options.check ?? (await createFrameChecker());
   const onEvent = options.onEvent ?? (() => {});
   const pool = new BankPool(options.memoryBytes);
+  pool.prepare();
   const id = randomBytes(16).toString('hex');
   const shared = { own: id, pool, check, security, nodes, orphanMs, claimStaleMs, onEvent };
   const migrations = new Migrations(maxMigrations, shared);

@@ -82,6 +82,8 @@ export interface CourierOptions {
   readonly onError: (error: AbdmError) => void;
   /** `isSlow` has changed. */
   readonly onSlow: () => void;
+  /** How many bytes are still to be sent, as far as is known. Default: nobody knows. */
+  readonly leftBytes?: (() => number) | undefined;
 }
 
 export class Courier {
@@ -93,6 +95,7 @@ export class Courier {
   #spilled = false;
   readonly #onError: (error: AbdmError) => void;
   readonly #onSlow: () => void;
+  readonly #leftBytes: (() => number) | undefined;
   /** Not done, by the block's id. */
   readonly #parcels = new Map<number, Parcel>();
   /** Of these, those that are not under way, each in the line of its kind: where the first has no room, the others do not look. */
@@ -111,10 +114,11 @@ export class Courier {
   #passesBy = false;
   #stopped = false;
 
-  constructor({ mam, onError, onSlow }: CourierOptions) {
+  constructor({ mam, onError, onSlow, leftBytes }: CourierOptions) {
     this.#mam = mam;
     this.#onError = onError;
     this.#onSlow = onSlow;
+    this.#leftBytes = leftBytes;
     this.#looking = setInterval(() => this.#look(), LOOK_MS);
   }
 
@@ -297,7 +301,8 @@ export class Courier {
     const waits = this.#spilled || only.length + may.length > 0;
     const toNodes = this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
     const wasSlow = this.isSlow;
-    const changed = this.#mam.replicas > 0 && this.#spill.look(waits, toNodes < DRAINED_BYTES);
+    const isDrained = toNodes < DRAINED_BYTES;
+    const changed = this.#mam.replicas > 0 && this.#spill.look(waits, isDrained, this.#leftBytes?.());
     this.#spilled = false;
     if (this.isSlow !== wasSlow) this.#onSlow();
     if (changed || this.#parcels.size > this.#underWay.size) this.pump();

@@ -100,6 +100,11 @@ export class Framer {
     return Math.min(FRAME_PAGES, Math.max(SHORT_FRAME_PAGES, pages));
   }
 
+  /** What so many pages would take of frames, as the last ones say. */
+  bytesFor(pages: number): number {
+    return pages * this.#pageBytes;
+  }
+
   get counts(): DividerCounts {
     return this.#divider.counts;
   }

@@ -83,6 +83,8 @@ export interface ScatterOptions extends Pick<KeeperOptions, 'migration' | 'secur
   readonly onLost: (frames: readonly Kept[]) => void;
   /** It cannot go on. */
   readonly onError: (error: AbdmError) => void;
+  /** How many bytes of frames are still to be put, as far as is known. Default: nobody knows. */
+  readonly leftBytes?: () => number;
 }
 
 export class Scatter {
@@ -126,7 +128,8 @@ export class Scatter {
       onChange: () => scatter.#courier?.pump(),
     });
     scatter.#mam = mam;
-    scatter.#courier = new Courier({ mam, onError, onSlow: () => scatter.#limitAhead() });
+    const { leftBytes } = options;
+    scatter.#courier = new Courier({ mam, onError, onSlow: () => scatter.#limitAhead(), leftBytes });
     if (index) {
       const wake = () => scatter.#wake();
       scatter.#recorder = new Recorder(await Sealer.create(key, INDEX_SLOTS), scatter.#courier, wake);

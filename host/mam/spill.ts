@@ -39,6 +39,8 @@ const NO_MORE_AGAIN_MS = 2_400;
 /** or where that cost more than a third of the rate. */
 const DEAR = 1.5;
 const DEAR_AGAIN_MS = 8_000;
+/** With less than this left to be sent it is not tried again: what could be saved would not be worth a trial, which costs up to 100 ms of the exit. */
+const LEFT_MS = 2_000;
 /** Share of what it takes alone from which on the destination's link counts as full. */
 const FULL = 0.9;
 
@@ -112,23 +114,25 @@ export class Spill {
    * Call it often. Whether `allowed` has changed.
    * @param waits since the last call there was more that the destination could have had, had it had room.
    * @param isDrained nothing is on its way to nodes.
+   * @param leftBytes still to be sent, as far as is known.
    */
-  look(waits: boolean, isDrained: boolean): boolean {
+  look(waits: boolean, isDrained: boolean, leftBytes = Number.POSITIVE_INFINITY): boolean {
     this.#slice.waits ||= waits;
     const now = this.#now();
     const ms = now - this.#sliceAt;
     if (ms < SLICE_MS) return false;
     this.#slices = [{ ...this.#slice, ms }, ...this.#slices].slice(0, 10);
     const before = this.allowed;
-    this.#step(now, now - this.#since, this.#slice.waits, isDrained);
+    this.#step(now, now - this.#since, this.#slice.waits, isDrained, leftBytes);
     this.#slice = empty();
     this.#sliceAt = now;
     return this.allowed !== before;
   }
 
-  #step(now: number, ms: number, waits: boolean, isDrained: boolean): void {
+  #step(now: number, ms: number, waits: boolean, isDrained: boolean, leftBytes: number): void {
     if (this.#state === 'spilling') {
       if (now < this.#trialAt || !this.#isBusy) return;
+      if (this.#aloneRate > 0 && leftBytes < LEFT_MS * this.#rate(100, 'bytes')) return;
       this.#try('alone', now);
       this.#isDraining = !isDrained;
     } else if (this.#isDraining) {

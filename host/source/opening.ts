@@ -25,7 +25,7 @@ export interface Opened {
   readonly announcement: Omit<Announcement, 'nodes' | 'elapsedMs'>;
 }
 
-type Events = Required<Pick<ScatterOptions, 'onGiven' | 'onStored' | 'onVoid' | 'onLost' | 'onError'>> &
+type Events = Required<Pick<ScatterOptions, 'onGiven' | 'onStored' | 'onVoid' | 'onLost' | 'onError' | 'leftBytes'>> &
   Pick<FramerOptions, 'onFree'>;
 
 /** @throws {AbdmError} USAGE, IMAGE. */

@@ -183,6 +183,8 @@ export class Ejection {
       onLost: (frames) => this.#division!.lost(frames),
       onError: (error) => this.#fail(error),
       onFree: () => this.#division?.wake(),
+      leftBytes: () =>
+        this.#departures.reduce((sum, { outgoing }) => sum + this.#framer!.bytesFor(outgoing.unsentPages), 0),
     });
     const { index, scatter, framer, migration, announcement } = opened;
     this.#index = index;

@@ -16,10 +16,13 @@ interface Links {
   waits?: (ms: number) => boolean;
   /** Frames are sent even if none waits. */
   keeps?: boolean;
+  /** What is still to be sent, in bytes. */
+  left?: (ms: number) => number;
 }
 
 /** Sends for `ms`. What was sent of what could have been, to nodes, and whether the destination's link counted as full. */
-function send({ line, destination, share = 1 / 4, ahead = 0, waits = () => true, keeps = false }: Links, ms: number) {
+function send(links: Links, ms: number) {
+  const { line, destination, share = 1 / 4, ahead = 0, waits = () => true, keeps = false, left } = links;
   let now = 5_000;
   const spill = new Spill(() => now);
   const sent = { straight: 0, nodes: 0 };
@@ -42,7 +45,7 @@ function send({ line, destination, share = 1 / 4, ahead = 0, waits = () => true,
         spill.stored(FRAME, way === 'straight');
       }
     }
-    spill.look(waits(at), draining === 0);
+    spill.look(waits(at), draining === 0, left?.(at));
     trace.push({ ms: at, allowed: spill.allowed, fills: spill.fills, isSlow: spill.isSlow });
   }
   return { sent, share: (sent.straight + sent.nodes) / (line * ms), trace };
@@ -63,6 +66,16 @@ describe('a destination that is slower than the source: frames spill, and lookin
   test('and it is told that its link is full while what goes straight fills it', () => {
     const { trace } = send({ line, destination: () => line / 6.5 }, 10_000);
     for (const { ms, fills } of trace) expect(fills, `${ms}`).toBe(ms < 100 ? false : ms < 240 ? fills : true);
+  });
+
+  test('and it is not tried again when little is left to be sent, but is for the first time', () => {
+    const trials = (totalMs: number) => {
+      const { trace } = send({ line, destination: () => line / 6.5, left: (ms) => (totalMs - ms) * line }, totalMs);
+      return trace.filter(({ allowed }, i) => !allowed && trace[i - 1]?.allowed).map(({ ms }) => ms);
+    };
+    expect(trials(1_000)).toHaveLength(1);
+    expect(trials(9_000)).toHaveLength(1);
+    expect(trials(12_000)).toHaveLength(2);
   });
 
   // A third of it with a quarter of the source's: what it does not ask of nodes meanwhile is lost for it.
