@@ -110,8 +110,8 @@ export class Courier {
   #acknowledged = 0;
   readonly #looking: NodeJS.Timeout;
   #hurry = false;
-  /** The destination has held up the end: until that is over, it is not sent anything. */
-  #passesBy = false;
+  /** The destination has held up the end: until that is over, it is not sent anything; `never`: whatever it does, as only it has room. */
+  #passesBy: boolean | 'never' = false;
   #stopped = false;
 
   constructor({ mam, onError, onSlow, leftBytes }: CourierOptions) {
@@ -143,7 +143,7 @@ export class Courier {
 
   /** A block that may go nowhere but to the destination, of so many bytes, would not wait there for long, if it came now. */
   canGoStraight(bytes: number): boolean {
-    if (this.#passesBy) return false;
+    if (this.#passesBy === true) return false;
     if (this.#waitsForDestination) return true;
     const ahead = this.#waiting.only.reduce((sum, { block }) => sum + block.bytes.byteLength, 0);
     return ahead < MAX_ONLY_BYTES && this.#mam.destination?.takes(bytes) === true;
@@ -271,14 +271,14 @@ export class Courier {
 
   /** Nothing goes to nodes that can go there. */
   get #waitsForDestination(): boolean {
-    return !this.#spill.allowed && !this.#passesBy && this.#mam.destination?.up === true;
+    return !this.#spill.allowed && this.#passesBy !== true && this.#mam.destination?.up === true;
   }
 
   #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
     const { destination, replicas } = this.#mam;
-    if (straight === 'only' && (this.#passesBy || (destination?.gone ?? true))) return 'lost';
-    const may = straight === 'may' && !this.#passesBy && destination !== null && !avoid.has(destination);
+    if (straight === 'only' && (this.#passesBy === true || (destination?.gone ?? true))) return 'lost';
+    const may = straight === 'may' && this.#passesBy !== true && destination !== null && !avoid.has(destination);
     const mayGo = straight === 'only' || may;
     if (mayGo && this.#hasRoom(bytes)) return [destination!];
     // Without nodes there is nobody else.
@@ -291,8 +291,10 @@ export class Courier {
       avoid.clear();
       chain = this.#mam.choose(key, bytes, avoid);
     }
+    if (chain !== 'none' || straight !== 'may' || !destination?.up) return chain;
     // A destination that takes frames will take this one, sooner or later.
-    return chain === 'none' && straight === 'may' && destination?.up ? 'busy' : chain;
+    if (this.#passesBy) this.#passesBy = 'never';
+    return 'busy';
   }
 
   /** Now and then: who had no room may have some again, and what is late goes along another chain too. */
@@ -313,7 +315,7 @@ export class Courier {
     for (const parcel of this.#underWay) {
       const ms = now - parcel.startedAt;
       if (parcel.straight === 'only') {
-        if (this.#hurry && ms > ONLY_LATE_MS) return this.#passBy();
+        if (this.#hurry && !this.#passesBy && ms > ONLY_LATE_MS) return this.#passBy();
       } else if (parcel.attempts === 1 && ms > Math.min(late, SILENT_MS)) this.#sendToo(parcel);
     }
   }

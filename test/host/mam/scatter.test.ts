@@ -199,6 +199,28 @@ describe('a frame that refers to what nobody else has', () => {
   });
 });
 
+test('a destination that holds up the end gets what is left all the same where nodes have no room', async () => {
+  const busy = holding();
+  const { held, answer } = holding();
+  const destination = await fakes.destination(answer);
+  const { scatter, said } = await open([await fakes.node(busy.answer)]);
+  await join(scatter, destination);
+  scatter.put(frame(9));
+  await until(() => held.length === 1);
+  held[0]!.store();
+  scatter.put(frame(1, { references: [9] }));
+  scatter.hurry(true);
+  await until(() => said.lost.length === 1);
+  scatter.put(frame(2));
+  await until(() => busy.held.some(({ id }) => id === 2));
+  expect(destination.puts).toEqual([9, 1]);
+  for (const one of busy.held) one.refuse('NO_ROOM');
+  await until(() => destination.puts.includes(2));
+  held.at(-1)!.store();
+  await until(() => said.stored.includes(2));
+  scatter.end();
+});
+
 describe('a frame that others refer to', () => {
   /** A destination and a node whose windows are full, and frame 9 waits. */
   async function crowded(live: boolean) {
@@ -309,16 +331,19 @@ describe('a frame may refer to what went straight', () => {
     }, 5);
     onTestFinished(() => clearInterval(slow));
     let before = 0;
+    let after = 0;
     let id = 1;
-    for (; elapsed() < 1600; await sleep(2)) {
+    // On a busy machine it may take another trial to see that.
+    for (; elapsed() < 1600 || !scatter.isSlow; await sleep(2)) {
       for (; id < 2 * elapsed() && id - said.stored.length < 200; id++) {
         scatter.put(frame(id, { bytes: 20_000, references: id > 1 && scatter.canGoStraight() ? [1] : [] }));
       }
       if (elapsed() < 1000) before = said.stored.length;
+      if (elapsed() < 1600) after = said.stored.length;
     }
     // Of 1200; alone it takes 480.
-    expect(said.stored.length - before).toBeGreaterThan(680);
-    // By now it is known to be slow, so that less may be ahead of it.
+    expect(after - before).toBeGreaterThan(680);
+    // It is known to be slow, so that less may be ahead of it.
     clearInterval(slow);
     scatter.setAhead({ ms: 0, frames: 2 }, { ms: 0, frames: 1 });
     await until(() => {
