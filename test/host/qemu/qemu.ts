@@ -142,7 +142,7 @@ export async function receive(qemu: Qemu, postCopy: boolean, handle: (socket: So
     await until(async () => {
       if (failure) throw failure;
       const { status, reason } = await migrationState(qemu.qmp);
-      if (status === 'failed') throw new Error(`QEMU: ${reason}`);
+      if (status === 'failed') throw failure ?? new Error(`QEMU: ${reason}`);
       return status === 'completed';
     });
   } finally {
