@@ -143,10 +143,9 @@ export class Courier {
 
   /** A block that may go nowhere but to the destination, of so many bytes, would not wait there for long, if it came now. */
   canGoStraight(bytes: number): boolean {
-    if (this.#passesBy === true) return false;
     if (this.#waitsForDestination) return true;
     const ahead = this.#waiting.only.reduce((sum, { block }) => sum + block.bytes.byteLength, 0);
-    return ahead < MAX_ONLY_BYTES && this.#mam.destination?.takes(bytes) === true;
+    return ahead < MAX_ONLY_BYTES && this.#destination?.takes(bytes) === true;
   }
 
   /**
@@ -261,25 +260,30 @@ export class Courier {
     return false;
   }
 
+  /** Null also while it is passed by. */
+  get #destination(): Member | null {
+    return this.#passesBy === true ? null : this.#mam.destination;
+  }
+
   /** The destination has room for so many bytes. */
   #hasRoom(bytes: number): boolean {
-    const { destination, replicas } = this.#mam;
+    const destination = this.#destination;
     if (!destination?.takes(bytes)) return false;
     const { window } = destination;
-    return window.hasRoom(bytes) && !(window.isFull && replicas > 0);
+    return window.hasRoom(bytes) && !(window.isFull && this.#mam.replicas > 0);
   }
 
   /** Nothing goes to nodes that can go there. */
   get #waitsForDestination(): boolean {
-    return !this.#spill.allowed && this.#passesBy !== true && this.#mam.destination?.up === true;
+    return !this.#spill.allowed && this.#destination?.up === true;
   }
 
   #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
-    const { destination, replicas } = this.#mam;
-    if (straight === 'only' && (this.#passesBy === true || (destination?.gone ?? true))) return 'lost';
-    const may = straight === 'may' && this.#passesBy !== true && destination !== null && !avoid.has(destination);
-    const mayGo = straight === 'only' || may;
+    const { replicas } = this.#mam;
+    const destination = this.#destination;
+    if (straight === 'only' && (destination?.gone ?? true)) return 'lost';
+    const mayGo = straight === 'only' || (straight === 'may' && destination !== null && !avoid.has(destination));
     if (mayGo && this.#hasRoom(bytes)) return [destination!];
     // Without nodes there is nobody else.
     if (mayGo && replicas === 0) return destination?.up ? 'busy' : 'none';
@@ -291,7 +295,7 @@ export class Courier {
       avoid.clear();
       chain = this.#mam.choose(key, bytes, avoid);
     }
-    if (chain !== 'none' || straight !== 'may' || !destination?.up) return chain;
+    if (chain !== 'none' || straight !== 'may' || !this.#mam.destination?.up) return chain;
     // A destination that takes frames will take this one, sooner or later.
     if (this.#passesBy) this.#passesBy = 'never';
     return 'busy';

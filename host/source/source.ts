@@ -183,8 +183,11 @@ export class Ejection {
       onLost: (frames) => this.#division!.lost(frames),
       onError: (error) => this.#fail(error),
       onFree: () => this.#division?.wake(),
-      leftBytes: () =>
-        this.#departures.reduce((sum, { outgoing }) => sum + this.#framer!.bytesFor(outgoing.unsentPages), 0),
+      // Asked from the first moment, when there is no framer yet.
+      leftBytes: () => {
+        const pages = this.#departures.reduce((sum, { outgoing }) => sum + outgoing.unsentPages, 0);
+        return this.#framer?.bytesFor(pages) ?? 0;
+      },
     });
     const { index, scatter, framer, migration, announcement } = opened;
     this.#index = index;
