@@ -28,6 +28,8 @@ const LATE_MS = 20;
 const ONLY_LATE_MS = 250;
 /** Less than this on its way to nodes takes next to nothing of the source's link: some milliseconds of a gigabit. */
 const DRAINED_BYTES = 512 * 1024;
+/** Where nodes get little, no more than this is on its way to them: three short frames, which keep the link busy. */
+const LITTLE_BYTES = 192 * 1024;
 const LOOK_MS = 20;
 /** So many of the last acknowledgements say how long one takes. */
 const RECENT = 64;
@@ -275,7 +277,17 @@ export class Courier {
 
   /** Nothing goes to nodes that can go there. */
   get #waitsForDestination(): boolean {
-    return !this.#spill.allowed && this.#destination?.up === true;
+    return this.#spill.nodesGet === 'nothing' && this.#destination?.up === true;
+  }
+
+  /** They have as much on its way to them as they are to get for now of what can go to the destination. */
+  get #nodesHaveEnough(): boolean {
+    if (this.#spill.nodesGet !== 'little' || this.#destination?.up !== true) return false;
+    return this.#toNodesBytes >= LITTLE_BYTES;
+  }
+
+  get #toNodesBytes(): number {
+    return this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
   }
 
   #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
@@ -287,7 +299,7 @@ export class Courier {
     if (mayGo && this.#hasRoom(bytes)) return [destination!];
     // Without nodes there is nobody else.
     if (mayGo && replicas === 0) return destination?.up ? 'busy' : 'none';
-    if (mayGo && this.#waitsForDestination) return 'busy';
+    if (mayGo && (this.#waitsForDestination || this.#nodesHaveEnough)) return 'busy';
     if (straight === 'only' || (straight === 'may' && this.#nodesAreBusy)) return 'busy';
     if (mayGo) this.#spilled = true;
     let chain = this.#mam.choose(key, bytes, avoid);
@@ -305,9 +317,8 @@ export class Courier {
   #look(): void {
     const { only, may } = this.#waiting;
     const waits = this.#spilled || only.length + may.length > 0;
-    const toNodes = this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
     const wasSlow = this.isSlow;
-    const isDrained = toNodes < DRAINED_BYTES;
+    const isDrained = this.#toNodesBytes < DRAINED_BYTES;
     const changed = this.#mam.replicas > 0 && this.#spill.look(waits, isDrained, this.#leftBytes?.());
     this.#spilled = false;
     if (this.isSlow !== wasSlow) this.#onSlow();

@@ -2,14 +2,18 @@
 //
 // What nodes keep travels twice, and on the first way it takes its share of the source's link from what goes straight. That is worth it where the destination alone
 // takes less than all take together: then the source is free sooner. Where it takes as much, as fast as the source can send, nodes only cost: the same
-// link, and time that everybody's processors then lack. Which of the two it is cannot be seen from outside, so it is tried:
+// link, and time that everybody's processors then lack. Which of the two it is cannot be seen from outside, so it is tried. Nodes get all, little or nothing
+// of what the destination has no room for: little is as much as keeps the link busy, and leaves the destination most of it if it can take that.
 //
-//      spilling  -- 100 ms after the first frame, then ever more seldom -->  alone        nothing spills until nodes have what is on its way to
-//         ^                                                                   |  |        them, and 60 to 250 ms more: how much does it take?
-//         +------------------- less than all together took -------------------+  |  as much, or all that there was
-//         |                                                                      v
-//         +---- they take more ----  together  <-- now and then, or it slows --  straight
-//                                    all may have some for 60 to 120 ms
+//      spilling (all)  -- 100 ms after the first frame, then ever more seldom -->  yielding (little)      until nodes have what was on its way to
+//         ^  ^                                                                     |    |                them, and 60 to 150 ms more
+//         |  +-- it takes less than a third of all: this has cost next to nothing -+    |  more
+//         |                                                                             v
+//         +-- all together took more -------------------------------------------  alone (nothing)        60 to 250 ms: how much does it take?
+//         |                                                                             |  as much, or all that there was
+//         |                                                                             v
+//         +-- they take more --  together (little)  <-- now and then, or it slows --  straight (nothing)
+//                                60 to 120 ms
 //
 // Rates are what was acknowledged lately. They vary on a busy host: of a trial the best moment counts, and a difference only from a quarter on.
 
@@ -20,7 +24,10 @@ const WARM_MS = 100;
 const TOGETHER_MS = { least: 60, most: 120 };
 /** Until then what was on its way to nodes has its share of the source's link; slow nodes are not waited for longer. */
 const DRAIN_MS = 300;
-/** A trial ends when what the destination takes grows no more, and sooner where that is less than half. */
+/** While nodes get little, one that is as fast takes more of all than this: more than half when it is warm. */
+const SLOW_SHARE = 0.3;
+/** These end when what the destination takes grows no more; alone sooner where that is less than half. */
+const YIELDING_MS = { least: 60, most: 150 };
 const ALONE_MS = { clear: 60, least: 100, most: 250 };
 const GROWS = 1.1;
 const MOMENT_MS = 40;
@@ -31,20 +38,28 @@ const SLOWER = 0.6;
 const SETTLED_MS = 300;
 /** Until the next trial, at first: hosts may have been slow when they began. Each is twice as far off as the one before, */
 const SOON_MS = 150;
-/** and at least so far where nodes have to get nothing for it, */
+/** and at least so far where nodes had to get nothing for it, */
 const AGAIN_MS = 500;
-/** where all together took no more than the destination alone, */
+/** where it was clear twice that it takes little, or all together took no more than the destination alone, */
 const NO_MORE = 1.05;
-const NO_MORE_AGAIN_MS = 2_400;
-/** or where that cost more than a third of the rate. */
+const CLEAR_AGAIN_MS = 2_400;
+/** or where nodes had to get nothing, and that cost more than a third of the rate. */
 const DEAR = 1.5;
 const DEAR_AGAIN_MS = 8_000;
-/** With less than this left to be sent it is not tried again: what could be saved would not be worth a trial, which costs up to 100 ms of the exit. */
+/** With less than this left to be sent it is not tried again: what could be saved is not worth a trial, which may cost 100 ms of the exit. */
 const LEFT_MS = 2_000;
 /** Share of what it takes alone from which on the destination's link counts as full. */
 const FULL = 0.9;
 
-type State = 'spilling' | 'alone' | 'straight' | 'together';
+type State = 'spilling' | 'yielding' | 'alone' | 'straight' | 'together';
+
+const NODES_GET = {
+  spilling: 'all',
+  yielding: 'little',
+  alone: 'nothing',
+  straight: 'nothing',
+  together: 'little',
+} as const;
 
 interface Slice {
   ms: number;
@@ -83,21 +98,21 @@ export class Spill {
     this.#sliceAt = now();
   }
 
-  /** Frames that the destination has no room for go to nodes. */
-  get allowed(): boolean {
-    return this.#state === 'spilling' || this.#state === 'together';
+  /** How much of what the destination has no room for goes to nodes. */
+  get nodesGet(): 'all' | 'little' | 'nothing' {
+    return NODES_GET[this.#state];
   }
 
-  /** The destination was tried alone, and takes less than all together. Unknown, and so false, while that is tried again. */
+  /** The destination was tried, and takes less than all together. Unknown, and so false, while it is tried alone again. */
   get isSlow(): boolean {
-    return this.#aloneRate > 0 && (this.#state === 'spilling' || (this.#state === 'alone' && this.#isDraining));
+    return this.#aloneRate > 0 && (this.#state === 'spilling' || this.#state === 'yielding');
   }
 
   /** What goes straight fills the destination's link: what it asked of nodes meanwhile would only take its place. */
   get fills(): boolean {
     // In the short time in which nodes get some again, the destination takes that from them: otherwise its link would not be full.
     if (this.#state === 'together') return false;
-    if (!this.allowed) return true;
+    if (this.nodesGet === 'nothing') return true;
     return this.#aloneRate > 0 && this.#rate(100, 'straightBytes') > FULL * this.#aloneRate;
   }
 
@@ -111,7 +126,7 @@ export class Spill {
   }
 
   /**
-   * Call it often. Whether `allowed` has changed.
+   * Call it often. Whether `nodesGet` has changed.
    * @param waits since the last call there was more that the destination could have had, had it had room.
    * @param isDrained nothing is on its way to nodes.
    * @param leftBytes still to be sent, as far as is known.
@@ -122,30 +137,38 @@ export class Spill {
     const ms = now - this.#sliceAt;
     if (ms < SLICE_MS) return false;
     this.#slices = [{ ...this.#slice, ms }, ...this.#slices].slice(0, 10);
-    const before = this.allowed;
+    const before = this.nodesGet;
     this.#step(now, now - this.#since, this.#slice.waits, isDrained, leftBytes);
     this.#slice = empty();
     this.#sliceAt = now;
-    return this.allowed !== before;
+    return this.nodesGet !== before;
   }
 
   #step(now: number, ms: number, waits: boolean, isDrained: boolean, leftBytes: number): void {
     if (this.#state === 'spilling') {
+      // It takes at least what it has just taken.
+      if (this.#aloneRate > 0) this.#aloneRate = Math.max(this.#rate(100, 'straightBytes'), this.#aloneRate);
       if (now < this.#trialAt || !this.#isBusy) return;
       if (this.#aloneRate > 0 && leftBytes < LEFT_MS * this.#rate(100, 'bytes')) return;
-      this.#try('alone', now);
+      this.#try('yielding', now);
       this.#isDraining = !isDrained;
     } else if (this.#isDraining) {
       if (!isDrained && ms < DRAIN_MS) return;
       this.#isDraining = false;
       this.#since = now;
+    } else if (this.#state === 'yielding') {
+      const grows = this.#grows();
+      if (ms < YIELDING_MS.least || (ms < YIELDING_MS.most && grows)) return;
+      const rate = this.#rate(MOMENT_MS, 'straightBytes');
+      if (rate > SLOW_SHARE * this.#rate(MOMENT_MS, 'bytes')) return this.#enter('alone', now);
+      const isKnown = this.#aloneRate > 0;
+      this.#aloneRate = Math.max(this.#aloneRate, rate);
+      this.#become('spilling', now, isKnown ? CLEAR_AGAIN_MS : SOON_MS);
     } else if (this.#state === 'alone') {
       this.#looks++;
       if (waits) this.#waits++;
-      const before = this.#best;
       // What comes first was on its way before.
-      if (ms > MOMENT_MS) this.#best = Math.max(this.#best, this.#rate(MOMENT_MS, 'straightBytes'));
-      const grows = this.#best > GROWS * before;
+      const grows = ms > MOMENT_MS && this.#grows();
       const isClear = 2 * this.#best < this.#rateBefore;
       if (ms < (isClear ? ALONE_MS.clear : ALONE_MS.least) || (ms < ALONE_MS.most && waits && grows)) return;
       this.#aloneRate = this.#best;
@@ -163,8 +186,15 @@ export class Spill {
       if (ms < TOGETHER_MS.most && rate > GROWS * this.#rateBefore) return;
       this.#aloneRate = this.#rateBefore;
       if (rate > WORTH * this.#rateBefore) this.#become('spilling', now, AGAIN_MS);
-      else this.#become('straight', now, rate > NO_MORE * this.#rateBefore ? SOON_MS : NO_MORE_AGAIN_MS);
+      else this.#become('straight', now, rate > NO_MORE * this.#rateBefore ? SOON_MS : CLEAR_AGAIN_MS);
     }
+  }
+
+  /** The best of the trial's moments is better than those before. */
+  #grows(): boolean {
+    const before = this.#best;
+    this.#best = Math.max(before, this.#rate(MOMENT_MS, 'straightBytes'));
+    return this.#best > GROWS * before;
   }
 
   /** There was enough to be sent lately: what was sent shows how much can be. */
@@ -172,20 +202,23 @@ export class Spill {
     return this.#slices.slice(0, 5).filter(({ waits }) => waits).length >= 4;
   }
 
-  #try(trial: 'alone' | 'together', now: number): void {
+  #try(trial: 'yielding' | 'together', now: number): void {
     this.#rateBefore = this.#rate(100, 'bytes');
-    this.#best = 0;
     this.#looks = 0;
     this.#waits = 0;
-    this.#state = trial;
+    this.#enter(trial, now);
+  }
+
+  #enter(state: State, now: number): void {
+    this.#best = 0;
+    this.#state = state;
     this.#since = now;
   }
 
   /** Until a trial, at least `leastMs` from now. */
   #become(state: 'spilling' | 'straight', now: number, leastMs: number): void {
     this.#againMs = Math.max(leastMs, 2 * this.#againMs);
-    this.#state = state;
-    this.#since = now;
+    this.#enter(state, now);
     this.#trialAt = now + this.#againMs;
   }
 
