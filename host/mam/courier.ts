@@ -283,9 +283,10 @@ export class Courier {
   /** They have as much on its way to them as they are to get for now of what can go to the destination. */
   get #nodesHaveEnough(): boolean {
     if (this.#spill.nodesGet !== 'little' || this.#destination?.up !== true) return false;
-    return this.#toNodesBytes >= LITTLE_BYTES;
+    return this.#toNodesBytes >= LITTLE_BYTES * this.#mam.replicas;
   }
 
+  /** Each copy of a block counts. */
   get #toNodesBytes(): number {
     return this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
   }

@@ -241,8 +241,11 @@ export class Ejection {
         },
       });
     }
-    // While the nodes are reached, and hear what is coming, the destination makes itself ready for it: each takes some milliseconds.
-    await Promise.all([this.#prepareNodes(scatter), this.#link && this.#prepareDestination(this.#link)]);
+    const ready = this.#direct ? null : this.#unlessOver(scatter.ready(this.#abort.signal));
+    await Promise.all([this.#link?.connect(), ready]);
+    // While the nodes hear what is coming the destination makes itself ready for it: each takes some milliseconds.
+    const announced = this.#link && this.#answered(this.#link.announce(), 'say that it is ready');
+    await Promise.all([this.#unlessOver(scatter.begin()), announced]);
 
     this.#phase = 'dividing';
     this.#division.run().catch((error) => this.#fail(asAbdmError(error)));
@@ -251,17 +254,6 @@ export class Ejection {
     if (!this.#direct) this.#link?.waitNoLonger();
     await this.#finish();
     await this.#confirm();
-  }
-
-  async #prepareNodes(scatter: Scatter): Promise<void> {
-    if (this.#direct) return;
-    await this.#unlessOver(scatter.ready(this.#abort.signal));
-    await this.#unlessOver(scatter.begin());
-  }
-
-  async #prepareDestination(link: DestinationLink): Promise<void> {
-    await link.connect();
-    await this.#answered(link.announce(), 'say that it is ready');
   }
 
   /** Until everything is where it should be: the exit. */
