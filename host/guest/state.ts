@@ -18,6 +18,7 @@ const MAGIC = Buffer.from('ABDMGST1', 'latin1');
 const HASH_BYTES = 32;
 const HEAD_BYTES = MAGIC.length + 4;
 const MAX_VERSION = 2 ** 32 - 1;
+const MAX_VERSION_BYTES = 5;
 const WHAT = 'the execution state';
 
 /** One stream of operations. */
@@ -39,25 +40,17 @@ export interface ExecutionState {
 
 export function encodeState({ workload, operation, streams, versions }: ExecutionState): Uint8Array {
   const json = encodeJson({ workload, operation, streams });
+  const from = HEAD_BYTES + json.length;
+  // The guest stands still meanwhile: one pass, in plain loops.
   const written = bitmapFor(versions.length);
-  let size = 0;
-  versions.forEach((version, pfn) => {
-    if (version === 0) return;
-    setBit(written, pfn);
-    size += versionBytes(version);
-  });
-  const state = Buffer.alloc(HEAD_BYTES + json.length + written.length + size + HASH_BYTES);
+  const encoded = encodeVersions(versions, written);
+  const state = Buffer.alloc(from + written.length + encoded.length + HASH_BYTES);
   MAGIC.copy(state);
   state.writeUInt32LE(json.length, MAGIC.length);
   state.set(json, HEAD_BYTES);
-  let at = HEAD_BYTES + json.length;
-  state.set(written, at);
-  at += written.length;
-  for (let version of versions) {
-    if (version === 0) continue;
-    for (; version > 0x7f; version = Math.floor(version / 128)) state[at++] = (version & 0x7f) | 0x80;
-    state[at++] = version;
-  }
+  state.set(written, from);
+  const at = from + written.length + encoded.length;
+  state.set(encoded, from + written.length);
   state.set(hashOf(state.subarray(0, at)), at);
   return state;
 }
@@ -91,7 +84,11 @@ function decodeVersions(from: Uint8Array, pages: number): Uint32Array {
   if (pages % 8 !== 0 && from[at - 1]! >>> (pages % 8) !== 0) throw bad('it has pages behind the last one');
   const versions = new Uint32Array(pages);
   for (let pfn = 0; pfn < pages; pfn++) {
-    if (!hasBit(from, pfn)) continue;
+    if (!hasBit(from, pfn)) {
+      // Eight at once: most of a guest's pages were not written to, and it stands still meanwhile.
+      if (from[pfn >>> 3] === 0) pfn |= 7;
+      continue;
+    }
     let version = 0;
     let scale = 1;
     let byte: number;
@@ -108,10 +105,23 @@ function decodeVersions(from: Uint8Array, pages: number): Uint32Array {
   return versions;
 }
 
-function versionBytes(version: number): number {
-  let bytes = 1;
-  for (let rest = version; rest > 0x7f; rest = Math.floor(rest / 128)) bytes++;
-  return bytes;
+/** Those of pages that were written, which become bits of `written`. */
+function encodeVersions(versions: Uint32Array, written: Uint8Array): Uint8Array {
+  let encoded = new Uint8Array(versions.length + MAX_VERSION_BYTES);
+  let at = 0;
+  for (let pfn = 0; pfn < versions.length; pfn++) {
+    let version = versions[pfn]!;
+    if (version === 0) continue;
+    setBit(written, pfn);
+    if (at + MAX_VERSION_BYTES > encoded.length) {
+      const longer = new Uint8Array(encoded.length * 2);
+      longer.set(encoded);
+      encoded = longer;
+    }
+    for (; version > 0x7f; version = Math.floor(version / 128)) encoded[at++] = (version & 0x7f) | 0x80;
+    encoded[at++] = version;
+  }
+  return encoded.subarray(0, at);
 }
 
 function hashOf(bytes: Uint8Array): Uint8Array {
