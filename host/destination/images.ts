@@ -122,6 +122,11 @@ export class Images implements PageSink {
     this.#try(vm, (sink) => sink.zero(pfn, pages));
   }
 
+  /** All that there is for now is written. */
+  settle(): void {
+    for (const vm of this.#sinks.keys()) this.#try(vm, (sink) => sink.settle?.());
+  }
+
   read(vm: number, pfn: number, memory: Uint8Array, offset: number): boolean {
     if (this.sink(vm).isWriteOnly) return this.#recent!.get(vm, pfn, memory, offset);
     return this.#try(vm, (sink) => sink.read(pfn, memory, offset));

@@ -49,7 +49,7 @@ export class Intake {
     if (frameBytes < 16 || new DataView(buffer, byteOffset).getBigUint64(8, true) !== BigInt(id)) {
       throw new AbdmError('FRAME_MALFORMED', `what came for frame ${id} is another frame`);
     }
-    const merged = merger.merge(slot, frameBytes, images, known.onSuperseded);
+    const merged = this.#settled(() => merger.merge(slot, frameBytes, images, known.onSuperseded));
     return this.#onMerged(typeof frame === 'number' ? known.arrived(id, bytes, merged.vm) : frame, merged);
   }
 
@@ -58,7 +58,7 @@ export class Intake {
     const { merger, images } = this.#options;
     const slot = merger.acquire();
     try {
-      const merged = merger.restore(slot, meta, images);
+      const merged = this.#settled(() => merger.restore(slot, meta, images));
       if (merged.id !== frame.id) {
         throw new AbdmError('FRAME_MALFORMED', `the record of frame ${frame.id} is of frame ${merged.id}`);
       }
@@ -71,6 +71,15 @@ export class Intake {
   /** Says which images have failed. */
   sayFailed(): void {
     for (const { vm, error } of this.#failing.splice(0)) this.#options.onFailed(vm, error);
+  }
+
+  /** Before anybody hears of the frame, also of one of which only some pages could be placed. */
+  #settled(merge: () => MergedFrame): MergedFrame {
+    try {
+      return merge();
+    } finally {
+      this.#options.images.settle();
+    }
   }
 
   #onMerged(frame: Frame, { vm, waitsFor }: MergedFrame): Promise<void> | null {

@@ -15,6 +15,8 @@ import { checkRange, errnoOf, type GuestSink, imageError, reasonOf } from './ima
 /** A process that was killed has let go of its socket by then. */
 const DYING_MS = 2_000;
 const LOOK_MS = 20;
+/** Bits that are no farther from each other are written in one go. */
+const NEAR_BYTES = 4096;
 const ZEROS = new Uint8Array(64 * 1024);
 
 /**
@@ -49,6 +51,10 @@ class WaitingGuest implements GuestSink {
   readonly #written: Uint8Array;
   /** Pages that the guest waits for. */
   readonly #waited = new Set<number>();
+  /** Of those, what is written by now, and not said yet. */
+  #came: number[] = [];
+  /** Bytes of `present`, from one to before the other, that are not in its file yet. */
+  #unsaid = { from: 0, to: 0 };
   readonly #memory: number;
   readonly #presence: number;
   #onFault: ((pfn: number) => void) | null = null;
@@ -119,6 +125,12 @@ class WaitingGuest implements GuestSink {
     this.#arrived(pfn, pages);
   }
 
+  settle(): void {
+    this.#savePresence();
+    // Only now: what it is told has come it looks for there.
+    if (this.#came.length > 0) this.#client.tell({ came: this.#came.splice(0) });
+  }
+
   read(pfn: number, memory: Uint8Array, offset: number): void {
     this.#check(pfn, 1);
     readAll(this.description, this.#memory, memory, offset, PAGE_BYTES, pfn * PAGE_BYTES);
@@ -127,7 +139,8 @@ class WaitingGuest implements GuestSink {
   forget(pfn: number, pages: number): void {
     this.#checkFree(pfn, pages);
     for (let page = pfn; page < pfn + pages; page++) clearBit(this.present, page);
-    this.#writePresence(pfn, pages);
+    this.#notePresence(pfn, pages);
+    this.#savePresence();
   }
 
   async load(state: Uint8Array): Promise<void> {
@@ -189,20 +202,30 @@ class WaitingGuest implements GuestSink {
     }
   }
 
-  /** The bytes of these pages are there: now it is said so, and whoever waits for them is woken. */
+  /** The bytes of these pages are there. */
   #arrived(pfn: number, pages: number): void {
     for (let page = pfn; page < pfn + pages; page++) setBit(this.present, page);
-    this.#writePresence(pfn, pages);
+    this.#notePresence(pfn, pages);
     if (this.#waited.size === 0) return;
-    const came: number[] = [];
-    for (let page = pfn; page < pfn + pages; page++) if (this.#waited.delete(page)) came.push(page);
-    if (came.length > 0) this.#client.tell({ came });
+    for (let page = pfn; page < pfn + pages; page++) if (this.#waited.delete(page)) this.#came.push(page);
   }
 
-  #writePresence(pfn: number, pages: number): void {
+  #notePresence(pfn: number, pages: number): void {
     if (pages === 0) return;
-    const first = pfn >>> 3;
-    writeAll(this.description, this.#presence, this.present, first, ((pfn + pages - 1) >>> 3) + 1 - first, first);
+    const from = pfn >>> 3;
+    const to = ((pfn + pages - 1) >>> 3) + 1;
+    const { from: first, to: last } = this.#unsaid;
+    // A frame's pages are near each other; those of others that have waited for it are not.
+    if (first < last && (from > last + NEAR_BYTES || to + NEAR_BYTES < first)) this.#savePresence();
+    const isNone = this.#unsaid.from === this.#unsaid.to;
+    this.#unsaid = isNone ? { from, to } : { from: Math.min(from, first), to: Math.max(to, last) };
+  }
+
+  #savePresence(): void {
+    const { from, to } = this.#unsaid;
+    if (from === to) return;
+    writeAll(this.description, this.#presence, this.present, from, to - from, from);
+    this.#unsaid = { from: to, to };
   }
 
   #writeAll(memory: Uint8Array, offset: number, bytes: number, position: number): void {

@@ -116,6 +116,8 @@ export interface ImageSink {
   write(pfn: number, memory: Uint8Array, offset: number, bytes: number): void;
   /** Makes `pages` pages zero. Pages that were never written are, and cost nothing. */
   zero(pfn: number, pages: number): void;
+  /** Call it when all is written that there is for now: whoever waits for pages has those from then on. */
+  settle?(): void;
   /** Reads one page back, as it was written. */
   read(pfn: number, memory: Uint8Array, offset: number): void;
   /** Makes the whole visible under its name, on stable storage. Nothing is visible there before. */
@@ -127,8 +129,8 @@ export interface ImageSink {
 }
 
 /**
- * A guest that waits for its memory, and may run before all of it is there. What is written is there for it at once, and what was not written it waits
- * for. `discard` empties it, so that it waits for another migration, unless it has run.
+ * A guest that waits for its memory, and may run before all of it is there. What is written is there for it as soon as that is settled, and what was not
+ * written it waits for. `discard` empties it, so that it waits for another migration, unless it has run.
  */
 export interface GuestSink extends ImageSink {
   /** Which guest this is: made anew whenever one is started. */

@@ -112,6 +112,8 @@ export class Spill {
   get fills(): boolean {
     // In the short time in which nodes get some again, the destination takes that from them: otherwise its link would not be full.
     if (this.#state === 'together') return false;
+    // Where nothing waits for it, it has room for more.
+    if (!this.#slice.waits && !this.#slices[0]?.waits) return false;
     if (this.nodesGet === 'nothing') return true;
     return this.#aloneRate > 0 && this.#rate(100, 'straightBytes') > FULL * this.#aloneRate;
   }

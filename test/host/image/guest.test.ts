@@ -37,6 +37,7 @@ function shuffled(pages: number[], seed = 7): number[] {
 
 function copy(from: Buffer, sink: GuestSink, pfn: number): void {
   sink.write(pfn, from, pfn * PAGE, PAGE);
+  sink.settle!();
 }
 
 test('what was written to is dirty, or was read afterwards', async () => {
@@ -234,6 +235,9 @@ describe('when whoever migrates it dies', () => {
       const memory = require('node:fs').readFileSync('${path}');
       const sink = await openWaitingGuest('${to.socket}', memory.length, 'keep');
       for (let pfn = 0; pfn < 1000; pfn++) sink.write(pfn, memory, pfn * 4096, 4096);
+      sink.settle();
+      // Not settled: as if it had not been written.
+      sink.write(2000, memory, 2000 * 4096, 4096);
     `);
     await kill(dead);
     const next = await to.sink(16 * MIB, 'keep');
@@ -265,6 +269,22 @@ describe('pages', () => {
     await sink.commit();
     await to.works(5000);
     expect(await to.ask('verify')).toMatchObject({ absent: 0, wrong: 0 });
+  });
+
+  test('are there when that is settled, and not before, however far from each other they are', async () => {
+    const guest = await GuestProcess.waiting();
+    const bytes = 2048 * MIB;
+    const sink = await guest.sink(bytes);
+    const some = [0, 9, 32_768, 32_777, 70_000, 300_000, 524_287, 5];
+    for (const pfn of some) sink.zero(pfn, 1);
+    expect(pagesOf(sink.present)).toHaveLength(some.length);
+    sink.settle!();
+    sink.zero(100, 1);
+    // Who comes next has what was settled.
+    await sink.leave?.();
+    const next = await guest.sink(bytes, 'keep');
+    expect(pagesOf(next.present)).toEqual([...some].sort((a, b) => a - b));
+    await next.leave?.();
   });
 
   test('that are zero are holes where nothing was, and zeros where something was', async () => {
