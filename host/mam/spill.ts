@@ -114,7 +114,8 @@ export class Spill {
     if (this.#state === 'together') return false;
     // Where nothing waits for it, it has room for more.
     if (!this.#slice.waits && !this.#slices[0]?.waits) return false;
-    if (this.nodesGet === 'nothing') return true;
+    // When it is tried it is to take as much as it can.
+    if (this.#state !== 'spilling') return true;
     return this.#aloneRate > 0 && this.#rate(100, 'straightBytes') > FULL * this.#aloneRate;
   }
 

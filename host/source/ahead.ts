@@ -3,8 +3,8 @@
 import type { Lead, Scatter } from '../mam/scatter.js';
 
 const QUIET: Lead = { ms: 30, frames: 2 };
-/** With less one could not see how fast a destination is; */
-const IN_FAULTS: Lead = { ms: 4, frames: 2 };
+/** With less one could not see how fast a destination is, and a busy one, whose acknowledgements come late, would leave its link idle; */
+const IN_FAULTS: Lead = { ms: 8, frames: 2 };
 /** where that is known not to be as fast as the source, nodes take what it does not. */
 const IN_FAULTS_SLOW: Lead = { ms: 0, frames: 1 };
 /** So long after it asked for a page the next one is expected. */

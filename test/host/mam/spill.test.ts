@@ -98,6 +98,20 @@ describe('a destination that is slower than the source: frames spill, and lookin
     expect([1_000, 4_000, 6_000].map(trials)).toEqual([1, 2, 3]);
   });
 
+  test('but not where nothing waits for it: then it has room for what nodes have', () => {
+    const waits = (ms: number) => ms < 5_000 || ms > 6_000;
+    const { trace } = send({ line, destination: () => line / 6.5, waits, keeps: true }, 7_000);
+    const full = (from: number, to: number) => trace.slice(from, to).filter(({ fills }) => fills).length;
+    expect([full(4_000, 5_000), full(5_050, 6_000), full(6_200, 7_000)]).toEqual([1_000, 0, 800]);
+  });
+
+  test('and when it is tried: what it asks of nodes would make it look slow', () => {
+    const { trace } = send({ line, destination: () => line / 3 }, 10_000);
+    const tried = trace.filter(({ ms, nodesGet }) => ms > 200 && nodesGet === 'little');
+    expect(tried.length).toBeGreaterThan(50);
+    expect(tried.every(({ fills }) => fills)).toBe(true);
+  });
+
   // A third of it with a quarter of the source's: what it does not ask of nodes meanwhile is lost for it.
   test.each([1.5, 3])(
     'but not where it, %s times slower, could have more than its part of the source’s link',

@@ -12,11 +12,11 @@ afterEach(() => {
 
 const quiet: Lead[] = [{ ms: 30, frames: 2 }];
 const faults: Lead[] = [
-  { ms: 4, frames: 2 },
-  { ms: 4, frames: 2 },
+  { ms: 8, frames: 2 },
+  { ms: 8, frames: 2 },
 ];
 const withTime: Lead[] = [
-  { ms: 4, frames: 2 },
+  { ms: 8, frames: 2 },
   { ms: 0, frames: 1 },
 ];
 
