@@ -16,7 +16,7 @@ afterEach(cleanUp);
 
 const hasBit = (bitmap: Uint8Array, page: number) => ((bitmap[page >> 3]! >> (page & 7)) & 1) === 1;
 const pagesOf = (bitmap: Uint8Array) =>
-  Array.from({ length: PAGES }, (_, page) => page).filter((page) => hasBit(bitmap, page));
+  Array.from({ length: bitmap.length * 8 }, (_, page) => page).filter((page) => hasBit(bitmap, page));
 
 function readAll(source: TrackedGuest): Buffer {
   const bytes = Buffer.alloc(source.bytes);
@@ -277,7 +277,6 @@ describe('pages', () => {
     const sink = await guest.sink(bytes);
     const some = [0, 9, 32_768, 32_777, 70_000, 300_000, 524_287, 5];
     for (const pfn of some) sink.zero(pfn, 1);
-    expect(pagesOf(sink.present)).toHaveLength(some.length);
     sink.settle!();
     sink.zero(100, 1);
     // Who comes next has what was settled.
