@@ -33,6 +33,9 @@ test('is read as it was written', () => {
   );
   const edges = stateOf({ 0: 1, 1: 127, 2: 128, 3: 16_383, 4: 16_384, 998: 2 ** 28, 999: 2 ** 32 - 1 });
   expect(decodeState(encodeState(edges))).toEqual(edges);
+  const all = stateOf();
+  all.versions.fill(2 ** 32 - 1);
+  expect(decodeState(encodeState(all))).toEqual(all);
 });
 
 test('costs a byte for a page that was written now and then, and a bit for one that was not', () => {
