@@ -40,19 +40,13 @@ export interface ExecutionState {
 
 export function encodeState({ workload, operation, streams, versions }: ExecutionState): Uint8Array {
   const json = encodeJson({ workload, operation, streams });
-  const from = HEAD_BYTES + json.length;
-  // The guest stands still meanwhile: one pass, in plain loops.
+  const jsonBytes = Buffer.alloc(4);
+  jsonBytes.writeUInt32LE(json.length);
+  // The guest stands still meanwhile: one pass, in a plain loop.
   const written = bitmapFor(versions.length);
   const encoded = encodeVersions(versions, written);
-  const state = Buffer.alloc(from + written.length + encoded.length + HASH_BYTES);
-  MAGIC.copy(state);
-  state.writeUInt32LE(json.length, MAGIC.length);
-  state.set(json, HEAD_BYTES);
-  state.set(written, from);
-  const at = from + written.length + encoded.length;
-  state.set(encoded, from + written.length);
-  state.set(hashOf(state.subarray(0, at)), at);
-  return state;
+  const state = Buffer.concat([MAGIC, jsonBytes, json, written, encoded]);
+  return Buffer.concat([state, hashOf(state)]);
 }
 
 /** @throws {AbdmError} PROTOCOL if it is none, damaged, or of a guest that cannot be. */

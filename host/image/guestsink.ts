@@ -53,8 +53,9 @@ class WaitingGuest implements GuestSink {
   readonly #waited = new Set<number>();
   /** Of those, what is written by now, and not said yet. */
   #came: number[] = [];
-  /** Bytes of `present`, from one to before the other, that are not in its file yet. */
-  #unsaid = { from: 0, to: 0 };
+  /** Bytes of `present`, from one to before the other, that are not in its file yet; two numbers, as they change with every write. */
+  #unsaidFrom = Number.POSITIVE_INFINITY;
+  #unsaidTo = 0;
   readonly #memory: number;
   readonly #presence: number;
   #onFault: ((pfn: number) => void) | null = null;
@@ -214,18 +215,18 @@ class WaitingGuest implements GuestSink {
     if (pages === 0) return;
     const from = pfn >>> 3;
     const to = ((pfn + pages - 1) >>> 3) + 1;
-    const { from: first, to: last } = this.#unsaid;
     // A frame's pages are near each other; those of others that have waited for it are not.
-    if (first < last && (from > last + NEAR_BYTES || to + NEAR_BYTES < first)) this.#savePresence();
-    const isNone = this.#unsaid.from === this.#unsaid.to;
-    this.#unsaid = isNone ? { from, to } : { from: Math.min(from, first), to: Math.max(to, last) };
+    if (from > this.#unsaidTo + NEAR_BYTES || to + NEAR_BYTES < this.#unsaidFrom) this.#savePresence();
+    this.#unsaidFrom = Math.min(this.#unsaidFrom, from);
+    this.#unsaidTo = Math.max(this.#unsaidTo, to);
   }
 
   #savePresence(): void {
-    const { from, to } = this.#unsaid;
-    if (from === to) return;
-    writeAll(this.description, this.#presence, this.present, from, to - from, from);
-    this.#unsaid = { from: to, to };
+    const from = this.#unsaidFrom;
+    const bytes = this.#unsaidTo - from;
+    if (bytes > 0) writeAll(this.description, this.#presence, this.present, from, bytes, from);
+    this.#unsaidFrom = Number.POSITIVE_INFINITY;
+    this.#unsaidTo = 0;
   }
 
   #writeAll(memory: Uint8Array, offset: number, bytes: number, position: number): void {
