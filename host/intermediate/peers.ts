@@ -8,7 +8,8 @@
 //   CHAIN, PUT                     ->                          blocks on their way down a chain
 //                                  <-  STORED or REFUSED
 //   PING; and LEASE while a source or destination is connected here: then the migration must not run out there
-//                                  <-  PONG, LEASED            nothing for 3 s: it is missing; it is back with its next answer
+//                                  <-  PONG, LEASED            nothing for 3 s: it is missing, until its next answer;
+//                                                              nothing for 5 s: the connection is made anew
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AbdmError, asAbdmError } from '../../bindings/errors.js';
@@ -24,6 +25,8 @@ const FORWARD_MS = 2_000;
 const FORWARD_MORE_MS = 750;
 const PING_EVERY_MS = 1_000;
 const MISSING_MS = 3_000;
+/** A connection over which nothing comes for so long, although it is asked, is made anew: it may be that one which does not work, and not the node. */
+const SILENT_MS = 5_000;
 /** Blocks that wait for one node's answer. They lie in the log anyway; this bounds what is needed to remember that they wait. */
 const MAX_WAITING_BYTES = 32 * 2 ** 20;
 const MAX_WAITING = 16_384;
@@ -205,7 +208,8 @@ export class Peer implements NodeRef {
     const onState = ({ gone }: FrameKeeper) => {
       if (gone) this.#judge(false, gone.surely);
     };
-    const options = { migration, security, role: 'intermediate', id: this.id, timeoutMs, onState } as const;
+    const whoAndWhere = { migration, security, role: 'intermediate', id: this.id } as const;
+    const options = { ...whoAndWhere, timeoutMs, answerMs: SILENT_MS, onState };
     this.#connecting ??= MamNode.connect(this.address, options)
       .then((node) => {
         this.#node = node;

@@ -21,6 +21,8 @@ const SILENT_MS = 3_000;
 const UNREACHED_MS = 1_000;
 /** So often a block is refused, for other reasons than want of room, before the migration is given up. */
 const MAX_REFUSALS = 8;
+/** And where it is others that a node does not reach, for so long: connections between nodes may break, and be made again. */
+const MAX_UNREACHED_MS = 30_000;
 /** At the end, a block is late when it has taken so many times as long as most have lately, and more than this. */
 const LATE_FACTOR = 3;
 const LATE_MS = 20;
@@ -74,6 +76,8 @@ interface Parcel {
   done: boolean;
   released: boolean;
   refusals: number;
+  /** When it was first refused; infinite before. */
+  refusedAt: number;
   /** Who has failed with it: others first. */
   readonly avoid: Set<Member>;
 }
@@ -169,6 +173,7 @@ export class Courier {
         done: false,
         released: false,
         refusals: 0,
+        refusedAt: Number.POSITIVE_INFINITY,
         avoid: new Set(),
       };
       this.#parcels.set(block.id, parcel);
@@ -291,7 +296,7 @@ export class Courier {
     return this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
   }
 
-  #choose({ key, block, straight, avoid }: Parcel): Chain | 'busy' | 'none' | 'lost' {
+  #choose({ key, block, straight, avoid, refusals }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
     const { replicas } = this.#mam;
     const destination = this.#destination;
@@ -308,6 +313,8 @@ export class Courier {
       avoid.clear();
       chain = this.#mam.choose(key, bytes, avoid);
     }
+    // That one node does not reach the others may be its own fault: they may reach it.
+    if (typeof chain !== 'string' && refusals % 2 === 1) chain.reverse();
     if (chain !== 'none' || straight !== 'may' || !this.#mam.destination?.up) return chain;
     // A destination that takes frames will take this one, sooner or later.
     if (this.#passesBy) this.#passesBy = 'never';
@@ -439,8 +446,11 @@ export class Courier {
     const culprit = chain.find(({ address }) => address === node) ?? chain[0]!;
     if (code === 'NO_ROOM') return culprit.full();
     parcel.avoid.add(culprit);
-    if (culprit !== chain[0]) culprit.suspect(UNREACHED_MS);
-    if (++parcel.refusals < MAX_REFUSALS) return;
+    const isUnreached = culprit !== chain[0];
+    if (isUnreached) culprit.suspect(UNREACHED_MS);
+    const now = performance.now();
+    parcel.refusedAt = Math.min(parcel.refusedAt, now);
+    if (++parcel.refusals < MAX_REFUSALS || (isUnreached && now - parcel.refusedAt < MAX_UNREACHED_MS)) return;
     this.#fail(new AbdmError('PEER_ABORTED', `${node} refused block ${parcel.block.id}: ${message} (${code})`));
   }
 

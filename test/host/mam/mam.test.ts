@@ -223,6 +223,38 @@ describe('a block', () => {
     expect(errors[0]).toMatchObject({ code: 'PEER_ABORTED', message: /damaged \(FRAME_CHECKSUM\)/ });
   });
 
+  describe('that a node cannot bring to another one', () => {
+    /** So many nodes of which those that `isCutOff` say of every block, so often, that they do not reach another one. */
+    async function unreached(count: number, isCutOff: (i: number) => boolean, times: number) {
+      const nodes: FakeNode[] = [];
+      let refusals = 0;
+      for (let i = 0; i < count; i++) {
+        const answer = (header: MessageHeader, channel: Channel) => {
+          if (!isCutOff(i) || refusals === times) return stored(header, channel);
+          const node = nodes[(i + 1 + (refusals++ % (count - 1))) % count]!.address;
+          const refusal = { code: 'PEER_UNREACHABLE', message: 'does not answer', freeBytes: 1e9, node };
+          channel.send(MessageType.REFUSED, header.id, encodeJson(refusal));
+        };
+        nodes.push(await fakeNode(answer));
+      }
+      return { nodes, refusals: () => refusals, ...(await open(nodes, count)) };
+    }
+
+    test('goes from that one to it', async () => {
+      const { nodes, refusals, courier, mam } = await unreached(4, (i) => i === 0, Number.POSITIVE_INFINITY);
+      const key = Array.from({ length: 200 }, (_, i) => i).find((i) => mam.best(i)[0]!.address === nodes[0]!.address)!;
+      const chain = await courier.send(block(1), key);
+      expect(chain.at(-1)!.address).toBe(nodes[0]!.address);
+      expect(refusals()).toBe(1);
+    });
+
+    test('is not given up soon, however often they say so', async () => {
+      const { refusals, courier, errors } = await unreached(2, () => true, 9);
+      const chain = await courier.send(block(1), 1);
+      expect([chain.length, refusals(), errors]).toEqual([2, 9, []]);
+    }, 30_000);
+  });
+
   test('that is at a node which falls silent goes to another one after 3 s, at the end much sooner', async () => {
     let says = true;
     const slow = await fakeNode((header, channel) => says && stored(header, channel));

@@ -13,7 +13,7 @@ import { needTicket, preambleOf, type Ticket } from '#abdm/host/wire/tickets.js'
 import { Authority } from '../../certificates.js';
 import { MIGRATION } from '../intermediate/client.js';
 import { Cluster, has, putAll, REGISTRATION, range } from '../intermediate/cluster.js';
-import { gone, Probe, pattern, until } from '../wire/pair.js';
+import { gone, Probe, pattern, sleep, until } from '../wire/pair.js';
 import { disturbing, Way } from '../wire/way.js';
 
 const KEY: Security = { clusterKey: pattern(32, 77_777), tls: null };
@@ -170,6 +170,23 @@ describe('somebody on the way', () => {
       for (const id of ids) expect(await has(reader, id, bytes)).toBe(true);
     }
   });
+
+  test('between two nodes, who lets nothing more through on a connection that stands, is got round by a new one', async () => {
+    const { ways, chain } = await watched(2, KEY);
+    const source = await cluster.connect(chain[0]!, { security: KEY });
+    await putAll(source, range(3), chain);
+    const made = ways[1]!.connections.plain;
+    ways[1]!.meddle = (piece, { connection }) => (connection < made ? null : piece);
+    expect(await source.put(4, pattern(9000, 4), chain)).toMatchObject({ stored: false, node: chain[1]!.address });
+    const by = performance.now() + 15_000;
+    let stored = false;
+    while (!stored && performance.now() < by) {
+      await sleep(100);
+      ({ stored } = await source.put(4, pattern(9000, 4), chain));
+    }
+    expect(stored).toBe(true);
+    expect(ways[1]!.connections.plain).toBe(made + 1);
+  }, 30_000);
 
   test('who says again what was said, or takes a ticket that he saw, gets nothing', async () => {
     const { nodes, ways, chain } = await watched(1, KEY);
