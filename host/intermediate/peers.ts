@@ -208,8 +208,8 @@ export class Peer implements NodeRef {
     const onState = ({ gone }: FrameKeeper) => {
       if (gone) this.#judge(false, gone.surely);
     };
-    const whoAndWhere = { migration, security, role: 'intermediate', id: this.id } as const;
-    const options = { ...whoAndWhere, timeoutMs, answerMs: SILENT_MS, onState };
+    const role = 'intermediate';
+    const options = { migration, security, role, id: this.id, timeoutMs, answerMs: SILENT_MS, onState } as const;
     this.#connecting ??= MamNode.connect(this.address, options)
       .then((node) => {
         this.#node = node;

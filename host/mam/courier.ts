@@ -19,9 +19,9 @@ import { Spill } from './spill.js';
 const SILENT_MS = 3_000;
 /** A node that another one does not reach: that one looks again once a second, and refuses everything until then. */
 const UNREACHED_MS = 1_000;
-/** So often a block is refused, for other reasons than want of room, before the migration is given up. */
+/** So often the first of a chain refuses a block, for other reasons than want of room, before the migration is given up. */
 const MAX_REFUSALS = 8;
-/** And where it is others that a node does not reach, for so long: connections between nodes may break, and be made again. */
+/** And so often, and for so long, because of nodes behind it: connections between nodes may break, and be made again. */
 const MAX_UNREACHED_MS = 30_000;
 /** At the end, a block is late when it has taken so many times as long as most have lately, and more than this. */
 const LATE_FACTOR = 3;
@@ -75,9 +75,11 @@ interface Parcel {
   /** It is delivered, recalled or lost. */
   done: boolean;
   released: boolean;
+  /** By the first of a chain, for its own reasons. */
   refusals: number;
-  /** When it was first refused; infinite before. */
-  refusedAt: number;
+  /** Because of a node behind it: how often, and since when; infinite before. */
+  unreached: number;
+  unreachedAt: number;
   /** Who has failed with it: others first. */
   readonly avoid: Set<Member>;
 }
@@ -173,7 +175,8 @@ export class Courier {
         done: false,
         released: false,
         refusals: 0,
-        refusedAt: Number.POSITIVE_INFINITY,
+        unreached: 0,
+        unreachedAt: Number.POSITIVE_INFINITY,
         avoid: new Set(),
       };
       this.#parcels.set(block.id, parcel);
@@ -296,7 +299,7 @@ export class Courier {
     return this.#mam.members.reduce((sum, { window }) => sum + window.outstandingBytes, 0);
   }
 
-  #choose({ key, block, straight, avoid, refusals }: Parcel): Chain | 'busy' | 'none' | 'lost' {
+  #choose({ key, block, straight, avoid, unreached }: Parcel): Chain | 'busy' | 'none' | 'lost' {
     const bytes = block.bytes.byteLength;
     const { replicas } = this.#mam;
     const destination = this.#destination;
@@ -314,7 +317,7 @@ export class Courier {
       chain = this.#mam.choose(key, bytes, avoid);
     }
     // That one node does not reach the others may be its own fault: they may reach it.
-    if (typeof chain !== 'string' && refusals % 2 === 1) chain.reverse();
+    if (typeof chain !== 'string' && unreached % 2 === 1) chain.reverse();
     if (chain !== 'none' || straight !== 'may' || !this.#mam.destination?.up) return chain;
     // A destination that takes frames will take this one, sooner or later.
     if (this.#passesBy) this.#passesBy = 'never';
@@ -446,11 +449,14 @@ export class Courier {
     const culprit = chain.find(({ address }) => address === node) ?? chain[0]!;
     if (code === 'NO_ROOM') return culprit.full();
     parcel.avoid.add(culprit);
-    const isUnreached = culprit !== chain[0];
-    if (isUnreached) culprit.suspect(UNREACHED_MS);
-    const now = performance.now();
-    parcel.refusedAt = Math.min(parcel.refusedAt, now);
-    if (++parcel.refusals < MAX_REFUSALS || (isUnreached && now - parcel.refusedAt < MAX_UNREACHED_MS)) return;
+    if (culprit === chain[0]) {
+      if (++parcel.refusals < MAX_REFUSALS) return;
+    } else {
+      culprit.suspect(UNREACHED_MS);
+      const now = performance.now();
+      parcel.unreachedAt = Math.min(parcel.unreachedAt, now);
+      if (++parcel.unreached < MAX_REFUSALS || now - parcel.unreachedAt < MAX_UNREACHED_MS) return;
+    }
     this.#fail(new AbdmError('PEER_ABORTED', `${node} refused block ${parcel.block.id}: ${message} (${code})`));
   }
 
