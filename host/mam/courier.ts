@@ -28,7 +28,7 @@ const LATE_FACTOR = 3;
 const LATE_MS = 20;
 /** What can go nowhere but to the destination is late later: instead of it, nodes get what was not to go to them. */
 const ONLY_LATE_MS = 250;
-/** Less than this on its way to nodes takes next to nothing of the source's link: some milliseconds of a gigabit. */
+/** Less than this on its way to nodes, or waiting for them, takes next to nothing of the source's link: some milliseconds of a gigabit. */
 const DRAINED_BYTES = 512 * 1024;
 /** Where nodes get little, no more than this is on its way to them: three short frames, which keep the link busy. */
 const LITTLE_BYTES = 192 * 1024;
@@ -152,8 +152,7 @@ export class Courier {
   /** A block that may go nowhere but to the destination, of so many bytes, would not wait there for long, if it came now. */
   canGoStraight(bytes: number): boolean {
     if (this.#waitsForDestination) return true;
-    const ahead = this.#waiting.only.reduce((sum, { block }) => sum + block.bytes.byteLength, 0);
-    return ahead < MAX_ONLY_BYTES && this.#destination?.takes(bytes) === true;
+    return this.#onlyBytes < MAX_ONLY_BYTES && this.#destination?.takes(bytes) === true;
   }
 
   /**
@@ -195,10 +194,15 @@ export class Courier {
     this.pump();
   }
 
-  /** A block that waits for the destination, with nothing going to nodes instead, may go nowhere else from now on. False: it does not wait, or might go elsewhere. */
+  /**
+   * A block that waits for the destination, with nothing going to nodes instead, or little while it is tried, may go nowhere else from now on. False: it
+   * does not wait, or goes elsewhere. Were it to go to nodes whenever it is referred to, they would get nearly all, however fast the destination is: where
+   * memory holds much twice, most that waits is referred to before long.
+   */
   commit(id: number): boolean {
     const parcel = this.#parcels.get(id);
-    if (parcel?.straight !== 'may' || this.#underWay.has(parcel) || !this.#waitsForDestination) return false;
+    if (parcel?.straight !== 'may' || this.#underWay.has(parcel)) return false;
+    if (!this.#waitsForDestination && !(this.#isTried && this.#onlyBytes < MAX_ONLY_BYTES)) return false;
     this.#stopWaiting(parcel);
     parcel.straight = 'only';
     this.#waiting.only.push(parcel);
@@ -288,10 +292,19 @@ export class Courier {
     return this.#spill.nodesGet === 'nothing' && this.#destination?.up === true;
   }
 
-  /** They have as much on its way to them as they are to get for now of what can go to the destination. */
+  /** What can go nowhere but there, and waits. */
+  get #onlyBytes(): number {
+    return bytesOf(this.#waiting.only);
+  }
+
+  /** Nodes get little, so that the destination may show how much it takes. */
+  get #isTried(): boolean {
+    return this.#spill.nodesGet === 'little' && this.#destination?.up === true;
+  }
+
+  /** They have as much on its way to them as they are to get for now. */
   get #nodesHaveEnough(): boolean {
-    if (this.#spill.nodesGet !== 'little' || this.#destination?.up !== true) return false;
-    return this.#toNodesBytes >= LITTLE_BYTES * this.#mam.replicas;
+    return this.#isTried && this.#toNodesBytes >= LITTLE_BYTES * this.#mam.replicas;
   }
 
   /** Each copy of a block counts. */
@@ -308,7 +321,9 @@ export class Courier {
     if (mayGo && this.#hasRoom(bytes)) return [destination!];
     // Without nodes there is nobody else.
     if (mayGo && replicas === 0) return destination?.up ? 'busy' : 'none';
-    if (mayGo && (this.#waitsForDestination || this.#nodesHaveEnough)) return 'busy';
+    if (mayGo && this.#waitsForDestination) return 'busy';
+    // What is for nodes only has its turn when the trial is over; at the end everybody waits for it.
+    if (this.#nodesHaveEnough && !(straight === 'never' && this.#hurry)) return 'busy';
     if (straight === 'only' || (straight === 'may' && this.#nodesAreBusy)) return 'busy';
     if (mayGo) this.#spilled = true;
     let chain = this.#mam.choose(key, bytes, avoid);
@@ -329,7 +344,8 @@ export class Courier {
     const { only, may } = this.#waiting;
     const waits = this.#spilled || only.length + may.length > 0;
     const wasSlow = this.isSlow;
-    const isDrained = this.#toNodesBytes < DRAINED_BYTES;
+    const forNodesBytes = this.#toNodesBytes + bytesOf(this.#waiting.never);
+    const isDrained = forNodesBytes < DRAINED_BYTES;
     const changed = this.#mam.replicas > 0 && this.#spill.look(waits, isDrained, this.#leftBytes?.());
     this.#spilled = false;
     if (this.isSlow !== wasSlow) this.#onSlow();
@@ -488,4 +504,8 @@ export class Courier {
     this.stop();
     this.#onError(error);
   }
+}
+
+function bytesOf(parcels: readonly Parcel[]): number {
+  return parcels.reduce((sum, { block }) => sum + block.bytes.byteLength, 0);
 }

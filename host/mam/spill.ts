@@ -131,7 +131,7 @@ export class Spill {
   /**
    * Call it often. Whether `nodesGet` has changed.
    * @param waits since the last call there was more that the destination could have had, had it had room.
-   * @param isDrained nothing is on its way to nodes.
+   * @param isDrained nothing is on its way to nodes, or waits for them.
    * @param leftBytes still to be sent, as far as is known.
    */
   look(waits: boolean, isDrained: boolean, leftBytes = Number.POSITIVE_INFINITY): boolean {
@@ -163,7 +163,11 @@ export class Spill {
       const grows = this.#grows();
       if (ms < YIELDING_MS.least || (ms < YIELDING_MS.most && grows)) return;
       const rate = this.#rate(MOMENT_MS, 'straightBytes');
-      if (rate > SLOW_SHARE * this.#rate(MOMENT_MS, 'bytes')) return this.#enter('alone', now);
+      if (rate > SLOW_SHARE * this.#rate(MOMENT_MS, 'bytes')) {
+        this.#enter('alone', now);
+        this.#isDraining = !isDrained;
+        return;
+      }
       const isKnown = this.#aloneRate > 0;
       this.#aloneRate = Math.max(this.#aloneRate, rate);
       this.#become('spilling', now, isKnown ? CLEAR_AGAIN_MS : SOON_MS);
@@ -177,8 +181,11 @@ export class Spill {
       this.#aloneRate = this.#best;
       // It had all that there was: whoever makes frames is not faster, and what they hold is not always the same.
       const hadAll = 2 * this.#waits < this.#looks && 3 * this.#best > this.#rateBefore;
-      if (hadAll || this.#aloneRate * WORTH >= this.#rateBefore) this.#become('straight', now, SOON_MS);
-      else this.#become('spilling', now, this.#rateBefore > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
+      if (hadAll || this.#aloneRate * WORTH >= this.#rateBefore) {
+        this.#become('straight', now, SOON_MS);
+        // It had to leave some: perhaps all together were as slow before only because hosts had just begun.
+        if (2 * this.#waits >= this.#looks) this.#enter('together', now, this.#aloneRate);
+      } else this.#become('spilling', now, this.#rateBefore > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');
       this.#aloneRate = Math.max(rate, this.#aloneRate);
@@ -206,13 +213,13 @@ export class Spill {
   }
 
   #try(trial: 'yielding' | 'together', now: number): void {
-    this.#rateBefore = this.#rate(100, 'bytes');
     this.#looks = 0;
     this.#waits = 0;
-    this.#enter(trial, now);
+    this.#enter(trial, now, this.#rate(100, 'bytes'));
   }
 
-  #enter(state: State, now: number): void {
+  #enter(state: State, now: number, rateBefore = this.#rateBefore): void {
+    this.#rateBefore = rateBefore;
     this.#best = 0;
     this.#state = state;
     this.#since = now;
