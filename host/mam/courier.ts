@@ -41,6 +41,8 @@ const RECENT = 64;
  * the destination has is small, and gets the room there before what can go to nodes as well.
  */
 const MAX_ONLY_BYTES = 128 * 1024;
+/** And so much of what is referred to while the destination is tried: enough to see a fast one at work, and some 50 ms of one that takes 20 MB/s. */
+const MAX_TRIED_BYTES = 1024 * 1024;
 
 /** Who has a block. */
 export type Chain = readonly Member[];
@@ -202,7 +204,7 @@ export class Courier {
   commit(id: number): boolean {
     const parcel = this.#parcels.get(id);
     if (parcel?.straight !== 'may' || this.#underWay.has(parcel)) return false;
-    if (!this.#waitsForDestination && !(this.#isTried && this.#onlyBytes < MAX_ONLY_BYTES)) return false;
+    if (!this.#waitsForDestination && !(this.#isTried && this.#onlyBytes < MAX_TRIED_BYTES)) return false;
     this.#stopWaiting(parcel);
     parcel.straight = 'only';
     this.#waiting.only.push(parcel);

@@ -6,7 +6,7 @@
 // of what the destination has no room for: little is as much as keeps the link busy, and leaves the destination most of it if it can take that.
 //
 //      spilling (all)  -- 100 ms after the first frame, then ever more seldom -->  yielding (little)      until nodes have what was on its way to
-//         ^  ^                                                                     |    |                them, and 60 to 150 ms more
+//         ^  ^                                                                     |    |                them, and 100 to 200 ms more
 //         |  +-- it takes less than a third of all: this has cost next to nothing -+    |  more
 //         |                                                                             v
 //         +-- all together took more -------------------------------------------  alone (nothing)        60 to 250 ms: how much does it take?
@@ -27,7 +27,7 @@ const DRAIN_MS = 300;
 /** While nodes get little, one that is as fast takes more of all than this: more than half when it is warm. */
 const SLOW_SHARE = 0.3;
 /** These end when what the destination takes grows no more; alone sooner where that is less than half. */
-const YIELDING_MS = { least: 60, most: 150 };
+const YIELDING_MS = { least: 100, most: 200 };
 const ALONE_MS = { clear: 60, least: 100, most: 250 };
 const GROWS = 1.1;
 const MOMENT_MS = 40;

@@ -355,6 +355,39 @@ describe('a frame may refer to what went straight', () => {
     expect(held).toHaveLength(1);
     scatter.end();
   });
+
+  test('and one that is as fast is not taken for slow, because each frame refers to the one before', async () => {
+    const nodes = holding();
+    const { scatter, said } = await open([await fakes.node(nodes.answer)]);
+    const there = holding();
+    await join(scatter, await fakes.destination(there.answer));
+    scatter.setAhead({ ms: 30, frames: 2 });
+    // Only the source's link takes time: two frames a millisecond, in the order in which they came; the source makes more.
+    const began = performance.now();
+    const elapsed = () => performance.now() - began;
+    const onLink: (typeof there.held)[number][] = [];
+    let carried = 0;
+    const link = setInterval(() => {
+      onLink.push(...there.held.splice(0), ...nodes.held.splice(0));
+      const due = onLink.splice(0, Math.max(0, 2 * elapsed() - carried));
+      carried += due.length;
+      for (const { store } of due) store();
+    }, 5);
+    onTestFinished(() => clearInterval(link));
+    const straightOfLast = () => {
+      const straight = new Map(said.given.map(([id, isStraight]) => [id, isStraight]));
+      return said.stored.slice(-300).filter((id) => straight.get(id)).length;
+    };
+    for (let id = 1; elapsed() < 600 || (elapsed() < 6_000 && straightOfLast() < 280); await sleep(2)) {
+      for (; id - said.stored.length < 190; id++) {
+        const isFetchable = !said.given.some(([given, isStraight]) => given === id - 1 && isStraight);
+        const references = id > 1 && (isFetchable || scatter.canGoStraight()) ? [id - 1] : [];
+        scatter.put(frame(id, { bytes: 20_000, references }));
+      }
+    }
+    expect(straightOfLast()).toBeGreaterThanOrEqual(280);
+    scatter.end();
+  }, 10_000);
 });
 
 describe('the destination is preferred', () => {

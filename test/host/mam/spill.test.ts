@@ -7,6 +7,8 @@ const FRAME = 64 * 1024;
 interface Links {
   /** Bytes a millisecond: of the source's link; of the destination's, when. */
   line: number;
+  /** So long the source is only half as fast, for it has just begun. */
+  beginsMs?: number;
   destination: (ms: number) => number;
   /** Share of the source's link that straight frames get while nodes get some too; while those get little. */
   share?: number;
@@ -24,7 +26,8 @@ interface Links {
 /** Sends for `ms`. What was sent of what could have been, to nodes, and whether the destination's link counted as full. */
 function send(links: Links, ms: number) {
   const {
-    line,
+    line: fullLine,
+    beginsMs = 0,
     destination,
     share = 1 / 4,
     littleShare = 0.8,
@@ -42,6 +45,7 @@ function send(links: Links, ms: number) {
   let draining = 0;
   for (let at = 0; at < ms; at++, now++) {
     const most = destination(at);
+    const line = at < beginsMs ? fullLine / 2 : fullLine;
     const { nodesGet } = spill;
     draining = nodesGet === 'all' ? ahead : Math.max(0, draining - 1);
     const part = nodesGet === 'all' || draining > 0 ? share : nodesGet === 'little' ? littleShare : 1;
@@ -58,7 +62,7 @@ function send(links: Links, ms: number) {
     spill.look(waits(at), draining === 0, left?.(at));
     trace.push({ ms: at, nodesGet: spill.nodesGet, fills: spill.fills, isSlow: spill.isSlow });
   }
-  return { sent, share: (sent.straight + sent.nodes) / (line * ms), trace };
+  return { sent, share: (sent.straight + sent.nodes) / (fullLine * ms), trace };
 }
 
 const line = 120_000;
@@ -124,6 +128,11 @@ describe('a destination that is slower than the source: frames spill, and lookin
   );
 });
 
+test('a destination of half, which is as fast as a source that has just begun, is found out as soon as that is faster', () => {
+  const { trace } = send({ line, beginsMs: 250, destination: () => line / 2 }, 2_000);
+  expect(trace.filter(({ ms, nodesGet }) => ms < 700 && nodesGet === 'nothing').length).toBeLessThan(150);
+});
+
 describe('a destination that is as fast: nodes get little', () => {
   test.each([1, 2])('%s times as fast', (times) => {
     const { sent, trace } = send({ line, destination: () => line * times }, 10_000);
@@ -139,7 +148,7 @@ describe('a destination that is as fast: nodes get little', () => {
       {
         line,
         destination: (ms) => (ms > 110 ? line / 1.8 : line),
-        waits: (ms) => ms < 110 || ms % 80 < 10,
+        waits: (ms) => ms < 110 || (ms + 40) % 80 < 10,
         keeps: true,
       },
       400,
