@@ -41,8 +41,11 @@ const RECENT = 64;
  * the destination has is small, and gets the room there before what can go to nodes as well.
  */
 const MAX_ONLY_BYTES = 128 * 1024;
-/** And so much of what is referred to while the destination is tried: enough to see a fast one at work, and some 50 ms of one that takes 20 MB/s. */
-const MAX_TRIED_BYTES = 1024 * 1024;
+/**
+ * And so much of what is referred to while the destination is tried: enough to see a fast one at work. With 1 MiB a mix left to a destination of half at
+ * 1 Gbit/s in 4.0 s instead of 3.5.
+ */
+const MAX_TRIED_BYTES = 256 * 1024;
 
 /** Who has a block. */
 export type Chain = readonly Member[];
@@ -346,8 +349,7 @@ export class Courier {
     const { only, may } = this.#waiting;
     const waits = this.#spilled || only.length + may.length > 0;
     const wasSlow = this.isSlow;
-    const forNodesBytes = this.#toNodesBytes + bytesOf(this.#waiting.never);
-    const isDrained = forNodesBytes < DRAINED_BYTES;
+    const isDrained = this.#toNodesBytes + bytesOf(this.#waiting.never) < DRAINED_BYTES;
     const changed = this.#mam.replicas > 0 && this.#spill.look(waits, isDrained, this.#leftBytes?.());
     this.#spilled = false;
     if (this.isSlow !== wasSlow) this.#onSlow();

@@ -3,14 +3,15 @@
 // What nodes keep travels twice, and on the first way it takes its share of the source's link from what goes straight. That is worth it where the destination alone
 // takes less than all take together: then the source is free sooner. Where it takes as much, as fast as the source can send, nodes only cost: the same
 // link, and time that everybody's processors then lack. Which of the two it is cannot be seen from outside, so it is tried. Nodes get all, little or nothing
-// of what the destination has no room for: little is as much as keeps the link busy, and leaves the destination most of it if it can take that.
+// of what the destination has no room for: little is as much as keeps the link busy, and leaves the destination most of it if it can take that. What is
+// for nodes only counts as well, and is held to little too; where they get nothing, it alone goes to them.
 //
 //      spilling (all)  -- 100 ms after the first frame, then ever more seldom -->  yielding (little)      until nodes have what was on its way to
 //         ^  ^                                                                     |    |                them, and 100 to 200 ms more
 //         |  +-- it takes less than a third of all: this has cost next to nothing -+    |  more
 //         |                                                                             v
 //         +-- all together took more -------------------------------------------  alone (nothing)        60 to 250 ms: how much does it take?
-//         |                                                                             |  as much, or all that there was
+//         |                                                                             |  all that there was; or as much, and then together first
 //         |                                                                             v
 //         +-- they take more --  together (little)  <-- now and then, or it slows --  straight (nothing)
 //                                60 to 120 ms
@@ -181,11 +182,10 @@ export class Spill {
       this.#aloneRate = this.#best;
       // It had all that there was: whoever makes frames is not faster, and what they hold is not always the same.
       const hadAll = 2 * this.#waits < this.#looks && 3 * this.#best > this.#rateBefore;
-      if (hadAll || this.#aloneRate * WORTH >= this.#rateBefore) {
-        this.#become('straight', now, SOON_MS);
-        // It had to leave some: perhaps all together were as slow before only because hosts had just begun.
-        if (2 * this.#waits >= this.#looks) this.#enter('together', now, this.#aloneRate);
-      } else this.#become('spilling', now, this.#rateBefore > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
+      if (hadAll) this.#become('straight', now, SOON_MS);
+      // It had to leave some: perhaps all together were as slow before only because hosts had just begun.
+      else if (this.#aloneRate * WORTH >= this.#rateBefore) this.#enter('together', now, this.#aloneRate);
+      else this.#become('spilling', now, this.#rateBefore > DEAR * this.#aloneRate ? DEAR_AGAIN_MS : AGAIN_MS);
     } else if (this.#state === 'straight') {
       const rate = this.#rate(100, 'straightBytes');
       this.#aloneRate = Math.max(rate, this.#aloneRate);
